@@ -21,9 +21,12 @@ from benchmarks.task_sides import (
     TURN,
     answer_job,
     cpu_clock,
+    rows,
     take_slices,
     train_langue,
+    train_peer,
     training_arguments,
+    without_lengths,
 )
 
 SHARED = {"lr": 1e-4, "warmup": 0.1, "weight_decay": 0.01, "batch": 16, "max_length": 384}
@@ -50,10 +53,10 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
 
-    def windows(rows: list[dict[str, Any]]) -> Any:
+    def windows(questions: list[dict[str, Any]]) -> Any:
         return tokenizer(
-            [row["question"] for row in rows],
-            [row["context"] for row in rows],
+            [row["question"] for row in questions],
+            [row["context"] for row in questions],
             truncation="only_second",
             max_length=SHARED["max_length"],
             stride=STRIDE,
@@ -61,7 +64,7 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
             return_offsets_mapping=True,
         )
 
-    train = _rows(job, "train")
+    train = rows(job, "train")
     found = windows(train)
     examples = []
     for place, offsets in enumerate(found["offset_mapping"]):
@@ -80,13 +83,9 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
             processing_class=tokenizer,
             callbacks=[cpu_clock()],
         )
+        seconds = train_peer(trainer)
         began = time.process_time()
-        trainer.train()
-        seconds = time.process_time() - began
-        # grouped by length, they would be judged in another order than they are read in
-        trainer.args.train_sampling_strategy = "random"
-        began = time.process_time()
-        test = _rows(job, "test")
+        test = rows(job, "test")
         asked = windows(test)
         ids = [
             {"input_ids": tokens, "token_type_ids": types}
@@ -109,11 +108,11 @@ def _target(row: dict[str, Any], offsets: Any, sides: Any) -> tuple[int, int]:
     return first, last
 
 
-def _answers(rows: list[dict[str, Any]], asked: Any, starts: Any, ends: Any) -> list[str]:
+def _answers(questions: list[dict[str, Any]], asked: Any, starts: Any, ends: Any) -> list[str]:
     """The best span of each question over its windows."""
     import numpy as np
 
-    best: list[tuple[float, str]] = [(-np.inf, "")] * len(rows)
+    best: list[tuple[float, str]] = [(-np.inf, "")] * len(questions)
     for place, offsets in enumerate(asked["offset_mapping"]):
         row = asked["overflow_to_sample_mapping"][place]
         sides = asked.sequence_ids(place)
@@ -124,14 +123,9 @@ def _answers(rows: list[dict[str, Any]], asked: Any, starts: Any, ends: Any) -> 
                 fits = first in inside and last in inside and first <= last < first + LONGEST
                 score = float(starts[place][first] + ends[place][last])
                 if fits and score > best[row][0]:
-                    text = rows[row]["context"][offsets[first][0] : offsets[last][1]]
+                    text = questions[row]["context"][offsets[first][0] : offsets[last][1]]
                     best[row] = score, text
     return [text for _, text in best]
-
-
-def _rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
-    lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 PEERS = {"langue": ours, "hf": hf}
@@ -156,15 +150,14 @@ def run(
         for name in ("train", "dev", "test"):
             table = getattr(source, name)
             count = max(1, round(share * len(table))) if name == "train" else len(table)
-            rows = table.select(range(count)).rows
-            lines = [json.dumps(row) + "\n" for row in rows]
+            lines = [json.dumps(row) + "\n" for row in table.select(range(count)).rows]
             Path(temporary, f"{name}.jsonl").write_text("".join(lines), "utf-8")
             sizes.append(f"{name} {count:,}")
         job = {"model": str(folder), "data": temporary, "epochs": epochs, "steps": -1}
         own = {"task.stride": STRIDE, "task.max_answer_tokens": LONGEST} | settings
         jobs = {"langue": job | {"settings": own}, "hf": job | {"options": best_options()}}
         answers = take_slices(__name__, jobs, TURN)
-        golds = [[each["text"] for each in row["answers"]] for row in _rows(job, "test")]
+        golds = [[each["text"] for each in row["answers"]] for row in rows(job, "test")]
     floor = epochs * floor_seconds(
         config, answers["langue"]["lengths"], measured["fp32"], training=True
     )
@@ -185,8 +178,8 @@ def run(
         f" {share_of_others[0]:.0%} of the machine\n"
     )
     print(text)
-    kept = {n: {k: v for k, v in each.items() if k != "lengths"} for n, each in answers.items()}
-    print(results.save("extract", {"machine": machine, "floor": floor, "answers": kept}, text))
+    content = {"machine": machine, "floor": floor, "answers": without_lengths(answers)}
+    print(results.save("extract", content, text))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ batches and epochs; the libraries have the options that make them fastest here. 
 take turns (benchmarks/task_sides.py).
 """
 
-import json
 import resource
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,19 @@ from benchmarks import material, results
 from benchmarks.finetune_peers import best_options
 from benchmarks.machine import facts
 from benchmarks.noise import others
-from benchmarks.task_sides import TURN, answer_job, take_slices, train_langue, training_arguments
+from benchmarks.task_sides import (
+    TURN,
+    answer_job,
+    predictions,
+    rows,
+    take_slices,
+    train_langue,
+    train_peer,
+    training_arguments,
+    training_options,
+    without_lengths,
+    write_rows,
+)
 
 EMBED = {"lr": 1e-4, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_length": 128}
 ADAPTER = {"lr": 1e-3, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_length": 256}
@@ -42,11 +52,6 @@ TEMPLATE = (
     "{% else %}{{ message['content'] + '\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
-
-
-def rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
-    lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 # --- embeddings beside sentence-transformers ---
@@ -73,20 +78,12 @@ def embed_peer(job: dict[str, Any]) -> dict[str, Any]:
     columns = [(row["text"], row["pair"], row["score"] / 5) for row in rows(job, "train")]
     names = ("sentence1", "sentence2", "score")
     dataset = Dataset.from_list([dict(zip(names, each, strict=True)) for each in columns])
-    options = job["options"] | {"train_sampling_strategy": "random"}  # it has no grouping
     with tempfile.TemporaryDirectory() as folder:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=EMBED["batch"],
-            learning_rate=EMBED["lr"],
-            warmup_steps=EMBED["warmup"],
-            weight_decay=EMBED["weight_decay"],
-            num_train_epochs=job["epochs"],
-            **options,
-        )
+        options = training_options(folder, job, EMBED)
+        options["train_sampling_strategy"] = "random"  # it has no grouping
         trainer = SentenceTransformerTrainer(
             model=model,
-            args=arguments,
+            args=SentenceTransformerTrainingArguments(**options),
             train_dataset=dataset,
             loss=losses.CosineSimilarityLoss(model),
         )
@@ -109,9 +106,12 @@ def spearman(job: dict[str, Any], one: Any, other: Any) -> float:
 
 
 def adapter(job: dict[str, Any]) -> dict[str, Any]:
-    found = train_langue("classify", job, ADAPTER)
-    chosen = [each.label for each in found.pop("predictions")]
-    found["quality"] = accuracy(job, chosen)
+    def chosen(prepared: Any, network: Any) -> list[str]:
+        scores = predictions(prepared, network)  # (N, labels)
+        return [prepared.task.labels[place] for place in scores.argmax(-1)]
+
+    found = train_langue("classify", job, ADAPTER, chosen)
+    found["quality"] = accuracy(job, found.pop("predictions"))
     return found
 
 
@@ -139,7 +139,6 @@ def adapter_peer(job: dict[str, Any]) -> dict[str, Any]:
             processing_class=tokenizer,
         )
         answer = timed(trainer)
-        trainer.args.train_sampling_strategy = "random"  # or the answers are in another order
         with torch.no_grad():
             scores = trainer.predict(encode("test")).predictions
     chosen = [labels[place] for place in np.argmax(scores, axis=-1)]
@@ -176,19 +175,15 @@ def chat_peer(job: dict[str, Any]) -> dict[str, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     with tempfile.TemporaryDirectory() as folder:
-        # in packed rows sequences are told apart by positions, which its eager attention reads
+        options = training_options(folder, job, CHAT)
+        options["train_sampling_strategy"] = "random"
+        # packed sequences are distinguished by their positions, which its eager attention reads
         config = SFTConfig(
-            output_dir=folder,
-            per_device_train_batch_size=CHAT["batch"],
-            learning_rate=CHAT["lr"],
-            warmup_steps=CHAT["warmup"],
-            weight_decay=CHAT["weight_decay"],
-            num_train_epochs=job["epochs"],
+            **options,
             max_length=CHAT["max_length"],
             packing=True,
             assistant_only_loss=True,
             gradient_checkpointing=False,
-            **job["options"] | {"train_sampling_strategy": "random"},
         )
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(job["model"]),
@@ -219,9 +214,7 @@ def chat_peer(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def timed(trainer: Any) -> dict[str, Any]:
-    began = time.process_time()
-    trainer.train()
-    seconds = time.process_time() - began
+    seconds = train_peer(trainer)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "memory": memory}
 
@@ -295,11 +288,10 @@ def write(data: Path, folder: Path, pair: Pair, share: float) -> str:
         tables["dev"] = tables["test"]
     sizes = []
     for name, table in tables.items():
-        table = table.select(range(min(len(table), MOST[name])))
-        values = zip(*(table.column(each) for each in pair.need), strict=True)
-        lines = [json.dumps(dict(zip(pair.need, row, strict=True))) + "\n" for row in values]
-        (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
-        sizes.append(f"{name} {len(lines):,}")
+        if len(table) > MOST[name]:  # drawn, since files may hold one label after the other
+            drawn = np.random.default_rng(1).permutation(len(table))[: MOST[name]]
+            table = table.select(np.sort(drawn))
+        sizes.append(write_rows(folder, name, table, pair.need))
     return ", ".join(sizes)
 
 
@@ -349,8 +341,8 @@ def run(
         f" {share_of_others[0]:.0%} of the machine\n"
     )
     print(text)
-    kept = {n: {k: v for k, v in each.items() if k != "lengths"} for n, each in answers.items()}
-    print(results.save(what, {"machine": machine, "answers": kept}, text))
+    content = {"machine": machine, "answers": without_lengths(answers)}
+    print(results.save(what, content, text))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ tags.
 The two processes take turns (benchmarks/task_sides.py).
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,9 +24,13 @@ from benchmarks.task_sides import (
     TURN,
     answer_job,
     cpu_clock,
+    rows,
     take_slices,
     train_langue,
+    train_peer,
     training_arguments,
+    without_lengths,
+    write_rows,
 )
 
 SHARED = {"lr": 2e-4, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_length": 512}
@@ -50,7 +53,7 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
     )
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    train = _rows(job, "train")
+    train = rows(job, "train")
     names = sorted({tag for row in train for tag in row["tags"]})
     index = {name: place for place, name in enumerate(names)}
 
@@ -80,19 +83,15 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
             processing_class=tokenizer,
             callbacks=[clock],
         )
-        began = time.process_time()
-        trainer.train()
-        seconds = time.process_time() - began
+        seconds = train_peer(trainer)
         if job["steps"] > 0:
             spent = clock.cpu[-1] - clock.cpu[SKIP - 1]
             return {"seconds_a_step": spent / (len(clock.cpu) - SKIP)}
-        # grouped by length, they would be judged in another order than they are read in
-        trainer.args.train_sampling_strategy = "random"
         began = time.process_time()
-        rows = [encode(row) for row in _rows(job, "test")]
-        scores = trainer.predict(rows).predictions
+        test = [encode(row) for row in rows(job, "test")]
+        scores = trainer.predict(test).predictions
     tags = []
-    for row, score in zip(rows, scores, strict=True):
+    for row, score in zip(test, scores, strict=True):
         best = np.argmax(score, axis=1)
         tags.append([names[best[i]] for i, label in enumerate(row["labels"]) if label != -100])
     return {
@@ -101,11 +100,6 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
         "steps": len(clock.cpu),
         "tags": tags,
     }
-
-
-def _rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
-    lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 PEERS = {"langue": ours, "hf": hf}
@@ -133,7 +127,7 @@ def run(
         plain = best_options() | {"train_sampling_strategy": "random"}
         timed = job | {"options": plain, "steps": DEFAULT_STEPS}
         alone = take_slices(__name__, {"hf": timed}, TURN)["hf"]
-        golds = [row["tags"] for row in _rows(job, "test")]
+        golds = [row["tags"] for row in rows(job, "test")]
     floor = epochs * floor_seconds(
         config, answers["langue"]["lengths"], measured["fp32"], training=True
     )
@@ -149,10 +143,8 @@ def run(
         f" {padded / answers['langue']['seconds']:.2f}\n"
     )
     print(text)
-    kept = {
-        name: {k: v for k, v in each.items() if k != "lengths"} for name, each in answers.items()
-    }
-    content = {"machine": machine, "rates": measured, "floor": floor, "answers": kept}
+    content = {"machine": machine, "rates": measured, "floor": floor}
+    content["answers"] = without_lengths(answers)
     print(results.save("tag", content | {"default_batches": padded}, text))
 
 
@@ -165,11 +157,8 @@ def _write(data: Path, folder: Path, share: float) -> str:
     for name in ("train", "dev", "test"):
         table = getattr(source, name)
         count = max(1, round(share * len(table))) if name == "train" else len(table)
-        table = table.select(range(count))
-        rows = zip(table.column("tokens"), table.column("tags"), strict=True)
-        lines = [json.dumps({"tokens": tokens, "tags": tags}) + "\n" for tokens, tags in rows]
-        (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
-        sizes.append(f"{name} {count:,}")
+        chosen = table.select(range(count))
+        sizes.append(write_rows(folder, name, chosen, ("tokens", "tags")))
     return f"{data.name}: {', '.join(sizes)} sentences"
 
 

@@ -1,6 +1,6 @@
-"""What the benchmarks of fine-tuning tasks share: langue's side, what transformers' Trainer is
-told, and two processes that take turns of some seconds each, one being stopped while the other
-runs, so that whatever else the machine does meets both alike.
+"""What the benchmarks of fine-tuning tasks share: their rows, langue's side, the options of
+transformers' Trainer, and two processes that take turns of some seconds. One is stopped while the
+other runs, so that other load of the machine affects both equally.
 """
 
 import json
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,28 @@ from benchmarks.finetune_peers import step_clock
 TURN = 20.0  # seconds that a side runs before it is the other's turn
 DEFAULT_STEPS = 24  # of the Trainer with batches drawn at random, which are timed alone
 SKIP = 4
+
+
+def rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    """The rows of a split, as `write_rows` wrote them for both sides."""
+    lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def write_rows(folder: Path, split: str, table: Any, columns: Sequence[str]) -> str:
+    """Write columns of a table as JSON lines; the split's name and size."""
+    values = zip(*(table.column(name) for name in columns), strict=True)
+    lines = [json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in values]
+    (folder / f"{split}.jsonl").write_text("".join(lines), "utf-8")
+    return f"{split} {len(lines):,}"
+
+
+def without_lengths(answers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The answers of all sides without the lengths of their texts, which are long."""
+    kept = {}
+    for side, answer in answers.items():
+        kept[side] = {name: value for name, value in answer.items() if name != "lengths"}
+    return kept
 
 
 def predictions(prepared: Any, network: Any) -> Any:
@@ -82,25 +104,42 @@ def train_langue(
     }
 
 
+def training_options(folder: str, job: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """The options of transformers' Trainer, and of what builds on it, for the same training."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": shared["batch"],
+        "learning_rate": shared["lr"],
+        "warmup_steps": shared["warmup"],  # below 1: a share of all steps
+        "weight_decay": shared["weight_decay"],
+        "num_train_epochs": job["epochs"],
+        **job["options"],
+    }
+
+
 def training_arguments(folder: str, job: dict[str, Any], shared: dict[str, Any]) -> Any:
-    """Those of transformers' Trainer for the same training."""
+    """`training_options` as the Trainer itself takes them."""
     from transformers import TrainingArguments
 
     return TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=shared["batch"],
+        **training_options(folder, job, shared),
         per_device_eval_batch_size=shared["batch"],
-        learning_rate=shared["lr"],
-        warmup_steps=shared["warmup"],  # below 1: a share of all
-        weight_decay=shared["weight_decay"],
-        num_train_epochs=job["epochs"],
         max_steps=job["steps"],
-        **job["options"],
     )
 
 
+def train_peer(trainer: Any) -> float:
+    """Train with a Trainer of transformers; the CPU seconds. Afterwards it predicts rows in the
+    order in which they are given, which it does not where it groups them by length."""
+    began = time.process_time()
+    trainer.train()
+    seconds = time.process_time() - began
+    trainer.args.train_sampling_strategy = "random"
+    return seconds
+
+
 def cpu_clock() -> Any:
-    """A callback that keeps the processor's seconds at the end of each step."""
+    """A callback that records the CPU seconds at the end of each step."""
     clock = step_clock()
     clock.cpu = []
     clock.on_step_end = lambda *_, **__: clock.cpu.append(time.process_time())

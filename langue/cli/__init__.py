@@ -49,14 +49,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "Begin with [bold]langue quickstart[/]. Each command teaches by example: [bold]langue"
-        " finetune --help[/]. [bold]LANGUE_DEVICE[/] names the device: cpu, cuda or mps."
+        "Start with [bold]langue quickstart[/]. The help of each command shows examples:"
+        " [bold]langue finetune --help[/]. The environment variable [bold]LANGUE_DEVICE[/]"
+        " selects the device: cpu, cuda or mps."
     ),
 )
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Look at text, and make it ready to train on.",
+    help="Inspect text and prepare it for training.",
 )
 tokenizer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train a tokenizer.")
 compress = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make a model smaller.")
@@ -146,7 +147,7 @@ def run(words: list[str]) -> int:
     except Exception as error:
         if "--debug" in words:
             raise
-        return _explain(error)
+        return _explain(error, words)
     if code == 130 and process_rank() == 0:
         print("langue: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
@@ -208,7 +209,14 @@ def _one_line(error: Exception | str) -> str:
     return str(error).replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _explain(error: Exception) -> int:
+def _command_of(words: Sequence[str]) -> str:
+    """The command that words begin with, as far as they name one."""
+    groups = [group.name for group in app.registered_groups]
+    named = words[: 2 if words and words[0] in groups else 1]
+    return " ".join(["langue", *(word for word in named if not word.startswith("-"))])
+
+
+def _explain(error: Exception, words: Sequence[str]) -> int:
     """One line on stderr for whatever stopped the command, and its exit code."""
     if isinstance(error, AlreadyReported):
         return error.exit_code
@@ -233,7 +241,7 @@ def _explain(error: Exception) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)
             return 0
-        path = context.command_path if context else "langue"
+        path = context.command_path if context else _command_of(words)
         remedy = "" if message.endswith("?") else f"; see {path} --help"
         print(f"langue: error: {message.rstrip('.')}{remedy}", file=sys.stderr)
         return 2

@@ -42,14 +42,14 @@ ALONE = ("/retry", "/undo", "/clear", "/help", "/quit")  # commands that take no
 
 System = Annotated[
     str | None,
-    typer.Option(help="What the model is told before the first turn.", show_default=False),
+    typer.Option(help="The system prompt.", show_default=False),
 ]
 Plain = Annotated[
     bool,
-    typer.Option("--plain", help="Without a chat template: go on with the text as it stands."),
+    typer.Option("--plain", help="Ignore the chat template and continue the plain text."),
 ]
 MaxTokens = Annotated[
-    int | None, _option("Most tokens of an answer; default: 1,024.", "N", END, min=1)
+    int | None, _option("The maximum number of tokens per answer. Default: 1,024.", "N", END, min=1)
 ]
 
 
@@ -69,21 +69,21 @@ def chat(
     revision: Revision = None,
     debug: Debug = False,
 ) -> None:
-    """Talk with a model in the terminal.
+    """Chat with a model in the terminal.
 
-    One that converses, and one that goes on with what stands there:
+    A chat model, and a model that only continues text:
 
         langue chat runs/assistant --temperature 0.7
         langue chat runs/assistant --system "Be brief." < questions.txt
         langue chat runs/small --plain
 
-    The text is printed as it is written. Ctrl-C stops an answer, Ctrl-D quits.
-    A line that ends with a backslash goes on in the next; text of several lines
-    may be pasted. /help lists the commands: /system, /retry, /undo, /clear,
-    /save, /quit.
+    The answer is printed while it is generated. Ctrl-C stops an answer, Ctrl-D
+    quits. A line that ends with a backslash continues on the next; you can
+    paste several lines. /help lists the commands: /system, /retry, /undo,
+    /clear, /save, /quit.
 
-    A model's generation_config.json replaces these defaults, and an option
-    replaces both.
+    The model's generation_config.json takes precedence over these defaults, and
+    an option over both.
     """
     early.check_inputs(model=model, revision=revision)
     from langue.verbs.chat import chat as verb

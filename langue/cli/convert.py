@@ -13,47 +13,53 @@ from langue.cli.options import Debug, Json, Named, Revision
 def convert(
     model: Named,
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="The folder to write, or a file ending in .gguf.")
+        str,
+        typer.Argument(
+            metavar="OUT", help="The folder to write, or a file whose name ends in .gguf."
+        ),
     ],
     dtype: Annotated[
         str | None,
         typer.Option(
             help=(
-                "Of a .gguf: f16 (the default), q8_0 or f32; of a folder: fp32 (the default) or"
-                " bf16."
+                "The number type of the weights. For a .gguf file: f16 (the default), q8_0"
+                " or f32; for a folder: fp32 (the default) or bf16."
             ),
             show_default=False,
         ),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Work an adapter into the weights of its base.")
+        bool, typer.Option("--merge", help="Merge an adapter into the weights of its base model.")
     ] = False,
     widen: Annotated[
-        bool, typer.Option("--widen", help="Give rows to tokens added to the tokenizer.")
+        bool,
+        typer.Option(
+            "--widen", help="Add rows to the embedding for tokens that were added to the tokenizer."
+        ),
     ] = False,
     revision: Revision = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model in the Hub's layout, or as a file that llama.cpp runs.
+    """Write a model in the Hub's layout, or as a file for llama.cpp.
 
-    It takes what `langue.load` takes, and models in llama2.c's format:
+    It reads what `langue.load` reads, and models in the format of llama2.c:
 
         langue convert stories260K.bin stories
 
-    Llama, Mistral, Qwen2, Qwen3 and GPT-2 go to GGUF and back; q8_0 takes a
-    quarter of the room of f32:
+    Llama, Mistral, Qwen2, Qwen3 and GPT-2 convert to GGUF and back; q8_0 takes
+    a quarter of the space of f32:
 
         langue convert runs/story story.gguf --dtype q8_0
 
         langue convert story.gguf story
 
-    What a run with model.adapter has trained, as a whole model:
+    A run with model.adapter, merged into a full model:
 
         langue convert runs/lora runs/merged --merge
 
-    A run is written so where llama.cpp has its architecture: one of langue
-    pretrain --preset llama or --preset gpt2.
+    A run can be exported if llama.cpp has its architecture, such as one of
+    langue pretrain --preset llama or --preset gpt2.
     """
     early.check_inputs(model=model, revision=revision)
     from langue.runs.show import print_json

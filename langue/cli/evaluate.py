@@ -30,37 +30,47 @@ def _option(help: str, metavar: str, **limits: Any) -> Any:
 
 TaskFile = Annotated[str | None, _option("A task of lm-evaluation-harness, YAML or JSON.", "FILE")]
 FewShot = Annotated[
-    int | None, _option("Examples before each question; default: as the file says.", "N", min=0)
+    int | None,
+    _option("The number of examples before each question. Default: as in the file.", "N", min=0),
 ]
-Limit = Annotated[int | None, _option("Ask the first so many rows only.", "N", min=1)]
+Limit = Annotated[int | None, _option("Use only this number of rows.", "N", min=1)]
 Samples = Annotated[
     str | None,
-    _option("Write there what each row was asked and answered, as JSON lines.", "FILE"),
+    _option("Write each row's prompt and answer to this file, as JSON lines.", "FILE"),
+]
+
+
+Run = Annotated[
+    str,
+    typer.Argument(
+        help="A run directory; with --task-file or --data, any language model.",
+        show_default=False,
+    ),
+]
+Other = Annotated[
+    str | None,
+    typer.Argument(
+        help="Another run, to compare with the first by a paired test.", show_default=False
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="train, dev or test. Default: test, or dev if there is no test split.",
+        show_default=False,
+    ),
 ]
 
 
 def evaluate(
-    run: Annotated[
-        str,
-        typer.Argument(
-            help="A run directory; with --task-file any language model.", show_default=False
-        ),
-    ],
-    other: Annotated[
-        str | None,
-        typer.Argument(help="Another run, to be compared with in pairs.", show_default=False),
-    ] = None,
+    run: Run,
+    other: Other = None,
     data: Data = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="train, dev or test; else test, or dev where there is no other.",
-            show_default=False,
-        ),
-    ] = None,
+    split: Split = None,
     columns: Columns = None,
     out: Annotated[
-        str | None, typer.Option(help="Also write the scores there, as JSON.", show_default=False)
+        str | None,
+        typer.Option(help="Also write the scores to this file, as JSON.", show_default=False),
     ] = None,
     task_file: TaskFile = None,
     few_shot: FewShot = None,
@@ -73,24 +83,24 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a run on a split of its own data, or on other data.
+    """Evaluate a run on a split of its own data, or on other data.
 
-    On its own test split, then on reviews of books:
+    On its own test split, then on book reviews:
 
         langue evaluate runs/reviews
         langue evaluate runs/reviews --data books.csv \\
             --columns text=body,label=opinion
 
-    A language model on the text that was held out, and any on other text:
+    A run of pretraining, and any published language model, on other text:
 
         langue evaluate runs/small --data other.txt
         langue evaluate openai-community/gpt2 --data other.txt
 
-    Two runs of one task on the same rows, the difference tested in pairs:
+    Two runs of one task on the same rows, with a paired test:
 
         langue evaluate runs/a runs/b
 
-    Any language model answers a task file of lm-evaluation-harness:
+    Any language model on a task file of lm-evaluation-harness:
 
         langue evaluate runs/small --task-file lambada.yaml --data test.jsonl
 

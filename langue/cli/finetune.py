@@ -29,6 +29,25 @@ from langue.cli.options import (
 )
 from langue.errors import SettingsError
 
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        help="Cross-validate with this number of folds: one run per fold, evaluated on that fold.",
+        show_default=False,
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(help="Repeat the run with this number of random seeds.", show_default=False),
+]
+Shares = Annotated[
+    str | None,
+    typer.Option(
+        help="One run on each of these shares of the training rows, such as 0.1,0.3,1.",
+        show_default=False,
+    ),
+]
+
 
 def finetune(
     context: typer.Context,
@@ -46,38 +65,28 @@ def finetune(
     force: Force = False,
     resume: Resume = False,
     keep_checkpoints: KeepCheckpoints = False,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            help="Cross-validate: so many runs, each judged on another part of train.",
-            show_default=False,
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Runs with so many seeds.", show_default=False)
-    ] = None,
-    shares: Annotated[
-        str | None,
-        typer.Option(help="Runs on shares of the training rows: 0.1,0.3,1.", show_default=False),
-    ] = None,
+    folds: Folds = None,
+    seeds: Seeds = None,
+    shares: Shares = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fine-tune a pretrained model on labelled text, and judge it.
+    """Fine-tune a pretrained model on labelled text, and evaluate it.
 
-    Reviews in a CSV file, in columns named review and sentiment:
+    Reviews in a CSV file with the columns review and sentiment:
 
         langue finetune --model sentence-transformers/all-MiniLM-L6-v2 \\
             --data reviews.csv --columns text=review,label=sentiment \\
             --out runs/reviews train.epochs=2
 
-    It shows what will be trained, trains, and writes the run: the model,
-    metrics.json, curves.png and report.html. Ctrl-C saves; the same command
-    with --resume goes on.
+    It shows what it will train on, trains, and writes a run directory with
+    the model, metrics.json, curves.png and report.html. Ctrl-C saves the
+    state; the same command with --resume continues.
 
-    How far luck goes: --folds 5 cross-validates, --seeds 3 has three seeds,
-    and --shares 0.1,0.3,1 draws a learning curve, which says whether more
-    data would help. Each run is a run of its own below --out.
+    To see how much a result varies, --folds 5 runs a cross-validation and
+    --seeds 3 repeats the run with three random seeds. --shares 0.1,0.3,1 draws
+    a learning curve, which tells whether more data would help. Each of these
+    runs has a folder of its own in --out.
     """
     named = parse_columns(columns)
     words = parse_settings(settings, context)

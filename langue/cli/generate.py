@@ -32,138 +32,182 @@ Prompt = Annotated[
     typer.Option(
         "--prompt",
         "-p",
-        help="A beginning, or a source; repeat it for more.",
+        help="A prompt, or a source text for an encoder-decoder; the names of special tokens are"
+        " read as tokens. Repeatable.",
         show_default=False,
     ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
-        help='Instead: JSON lines with "prompt", "messages" or "tokens"; - for standard input.',
+        help='Read prompts from a file of JSON lines with "prompt", "messages" or'
+        ' "tokens"; - is standard input.',
         show_default=False,
     ),
 ]
 Out = Annotated[
-    str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Write the results to this file, one JSON object per line.", show_default=False
+    ),
 ]
 MaxTokens = Annotated[
     int | None,
-    _option("Most tokens to write; default: 64.", "N", END, min=1),
+    _option("The maximum number of new tokens. Default: 64.", "N", END, min=1),
 ]
 MinTokens = Annotated[
     int | None,
-    _option("Fewest tokens; default: 0.", "N", END, min=0),
+    _option("The minimum number of new tokens. Default: 0.", "N", END, min=0),
 ]
 Stop = Annotated[
     list[str] | None,
     typer.Option(
-        help="End before this text; repeat it for more.",
+        help="Stop before this text. Repeatable.",
         rich_help_panel=END,
         show_default=False,
     ),
 ]
 Temperature = Annotated[
     float | None,
-    _option("0: always the likeliest token; default: 0.", "X", min=0.0),
+    _option("The sampling temperature. 0, the default, takes the most likely token.", "X", min=0.0),
 ]
 TopK = Annotated[
     int | None,
-    _option("Draw among so many of the likeliest; default: 0, all.", "N", min=0),
+    _option("Sample from this number of the most likely tokens. Default: 0, all.", "N", min=0),
 ]
 TopP = Annotated[
     float | None,
-    _option("Draw among those that hold so much; default: 1.", "X", min=0.0, max=1.0),
+    _option(
+        "Sample from the most likely tokens that have this probability in total. Default: 1.",
+        "X",
+        min=0.0,
+        max=1.0,
+    ),
 ]
 MinP = Annotated[
     float | None,
-    _option("Draw among those with this share of the highest; default: 0.", "X", min=0.0, max=1.0),
+    _option(
+        "Sample from tokens with at least this share of the highest probability. Default: 0.",
+        "X",
+        min=0.0,
+        max=1.0,
+    ),
 ]
 TypicalP = Annotated[
     float | None,
-    _option("Draw among the most typical that hold so much; default: 1.", "X", min=0.0, max=1.0),
+    _option(
+        "Sample from the most typical tokens that have this probability in total. Default: 1.",
+        "X",
+        min=0.0,
+        max=1.0,
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the draw.", rich_help_panel=CHOICE)]
-Answers = Annotated[int, typer.Option(min=1, help="Answers.", rich_help_panel=CHOICE)]
+Seed = Annotated[int, typer.Option(help="The random seed.", rich_help_panel=CHOICE)]
+Answers = Annotated[
+    int, typer.Option(min=1, help="The number of completions per prompt.", rich_help_panel=CHOICE)
+]
 Beams = Annotated[
     int | None,
-    _option("Beam search with so many; default: 1, none.", "N", min=1),
+    _option("The number of beams. 1, the default, means no beam search.", "N", min=1),
 ]
 LengthPenalty = Annotated[
     float | None,
-    _option("Of beams: above 0 favours long answers; default: 1.", "X"),
+    _option(
+        "With beam search: the exponent of the length by which scores are divided. Default: 1.", "X"
+    ),
 ]
 EarlyStopping = Annotated[
     bool | None,
     typer.Option(
         "--early-stopping",
-        help="Of beams: end with the first complete ones.",
+        help="With beam search: stop as soon as there are as many finished candidates as beams.",
         rich_help_panel=CHOICE,
         show_default=False,
     ),
 ]
 RepetitionPenalty = Annotated[
     float | None,
-    _option("Weaken tokens that are there already; default: 1, not.", "X", min=0.0),
+    _option(
+        "The penalty on tokens that occurred before, prompt included. Default: 1, none.",
+        "X",
+        min=0.0,
+    ),
 ]
 PresencePenalty = Annotated[
     float | None,
-    _option("Taken off tokens written before; default: 0.", "X"),
+    _option("Subtracted from the logits of tokens that were generated before. Default: 0.", "X"),
 ]
 FrequencyPenalty = Annotated[
     float | None,
-    _option("The same for each time; default: 0.", "X"),
+    _option("The same, for each time that the token was generated. Default: 0.", "X"),
 ]
 NoRepeatNgram = Annotated[
     int | None,
-    _option("So many tokens never come twice in a row.", "N", min=0),
+    _option("No sequence of this number of tokens occurs twice.", "N", min=0),
 ]
 LogitBias = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TOKEN=NUMBER",
-        help="Added to the logit of a token id; repeat it for more.",
+        help="A value added to the logit of a token id, as ID=VALUE. Repeatable.",
         rich_help_panel=CHOICE,
         show_default=False,
     ),
 ]
 Logprobs = Annotated[
     int | None,
-    _option("Tell log-probabilities, and of so many of the likeliest.", "N", min=0),
+    _option("Return log-probabilities, also of this number of the most likely tokens.", "N", min=0),
 ]
 JsonSchema = Annotated[
     str | None,
-    _option("A JSON Schema, or a file of one.", "TEXT", FORM),
+    _option("A JSON Schema, or a file with one, that the output follows.", "TEXT", FORM),
 ]
 Regex = Annotated[
     str | None,
-    _option("A regular expression.", "TEXT", FORM),
+    _option("A regular expression that the output matches.", "TEXT", FORM),
 ]
 Choice = Annotated[
     list[str] | None,
-    typer.Option(help="One of these texts; repeat it.", rich_help_panel=FORM, show_default=False),
+    typer.Option(
+        help="Answer with one of the given texts. Repeat the option for each.",
+        rich_help_panel=FORM,
+        show_default=False,
+    ),
 ]
 Grammar = Annotated[
     str | None,
-    _option("A file with a grammar in Lark's form.", "TEXT", FORM),
+    _option("A file with a grammar in Lark's syntax that the output follows.", "TEXT", FORM),
 ]
 SourceLanguage = Annotated[
     str | None,
-    _option("Of the sources, by a code of the model, such as en_XX.", "TEXT", LANGUAGES),
+    _option(
+        "The language of the source, as a code of the model, such as en_XX.", "TEXT", LANGUAGES
+    ),
 ]
 TargetLanguage = Annotated[
     str | None,
-    _option("To write, by a code of the model, such as de_DE or deu.", "TEXT", LANGUAGES),
+    _option(
+        "The language to generate, as a code of the model, such as de_DE or deu.", "TEXT", LANGUAGES
+    ),
 ]
 Draft = Annotated[
     str | None,
-    _option("What guesses tokens to check: prompt, or a smaller model.", "MODEL", SPEED),
+    _option(
+        "Speculative decoding with draft tokens from this smaller model, or from the prompt.",
+        "MODEL",
+        SPEED,
+    ),
 ]
-DraftTokens = Annotated[int | None, _option("Guessed a step; default: 4.", "N", SPEED, min=1)]
-Stream = Annotated[bool, typer.Option("--stream", help="Print the text as it is written.")]
+DraftTokens = Annotated[
+    int | None, _option("The number of draft tokens per step. Default: 4.", "N", SPEED, min=1)
+]
+Stream = Annotated[bool, typer.Option("--stream", help="Print the text while it is generated.")]
 
 Weights = Annotated[
     str | None,
-    _option("Hold matrices as fp32, bf16, int8, int4, or stored.", "KIND", SPEED),
+    _option(
+        "The number type of the weight matrices: fp32, bf16, int8, int4, or stored.", "KIND", SPEED
+    ),
 ]
 
 
@@ -208,9 +252,9 @@ def generate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Let a model write on from a prompt, or translate or sum up a source.
+    """Generate text from a prompt, or from a source to translate or summarise.
 
-    From a prompt, from a source, from a file, and as a filter:
+    From a prompt, a source text, a file, and standard input:
 
         langue generate runs/small --prompt "ROMEO:" --temperature 0.8
         langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning." --beams 4
@@ -219,11 +263,11 @@ def generate(
         langue generate facebook/mbart-large-50-many-to-many-mmt \\
             -p "Good morning." --source-language en_XX --target-language de_DE
 
-    Without --prompt it reads one from standard input. As a filter (-, or --data
-    -) it reads JSON lines there, and writes each as soon as it is answered.
+    Without --prompt, the prompt is read from standard input. With - (or
+    --data -), JSON lines are read there, and each is answered at once.
 
-    A model's generation_config.json replaces these defaults, and an option
-    replaces both.
+    The model's generation_config.json takes precedence over these defaults, and
+    an option over both.
     """
     data = data_of(standard_input, data)
     options = _options(context.params)

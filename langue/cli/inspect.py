@@ -13,20 +13,21 @@ from langue.cli.options import Debug, Json, Named, Revision
 def inspect(
     model: Named,
     length: Annotated[
-        int, typer.Option(min=1, help="Tokens of the text that memory is reckoned for.")
+        int,
+        typer.Option(min=1, help="The sequence length, in tokens, for which memory is estimated."),
     ] = 512,
     revision: Revision = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show a model: its parts with shapes, tokenizer, uses and memory.
+    """Show a model: its parts and their shapes, its tokenizer, uses and memory.
 
-    A published model, and a run, finished or stopped:
+    A published model, and a run, finished or not:
 
         langue inspect google-bert/bert-base-uncased --length 256
         langue inspect runs/reviews
 
-    No weight is read. Of a stopped run it says how far that has come.
+    No weights are read. For an unfinished run, it shows how far it has come.
     """
     early.check_inputs(model=model, revision=revision)
     from rich.console import Console

@@ -17,19 +17,19 @@ def inspect_data(
     columns: Columns = None,
     document: Document = "file",
     out: Annotated[
-        str | None, typer.Option(help="Write a page about it too.", show_default=False)
+        str | None, typer.Option(help="Also write an HTML report to this file.", show_default=False)
     ] = None,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what running text, or a corpus, holds.
+    """Show what raw text or a corpus contains.
 
-    Documents, lengths, scripts, copies and examples:
+    Documents, lengths, scripts, duplicates and examples:
 
         langue data inspect books/ --out books.html
 
-    Languages are guessed by script and by their commonest words.
+    Languages are guessed from the script and the most frequent words.
     """
     from langue.cli.show_text import print_text
     from langue.runs.show import print_json

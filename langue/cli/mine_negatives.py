@@ -13,39 +13,44 @@ from langue.cli.options import Columns, Debug, Force, Json, parse_columns
 def mine_negatives(
     *,
     model: Annotated[
-        str, typer.Option(help="What encodes: a Hub name, a folder or a run.", show_default=False)
+        str, typer.Option(help="The encoder: a Hub name, a folder or a run.", show_default=False)
     ],
     data: Annotated[
-        str, typer.Option(help="Pairs: columns text and pair, or as named.", show_default=False)
+        str,
+        typer.Option(
+            help="Pairs in the columns text and pair; --columns maps other names.",
+            show_default=False,
+        ),
     ],
     out: Annotated[str, typer.Option(help="The .jsonl file to write.", show_default=False)],
     documents: Annotated[
         str | None,
-        typer.Option(help="More texts to search, in a column text.", show_default=False),
+        typer.Option(help="More texts to search, in a column called text.", show_default=False),
     ] = None,
     columns: Columns = None,
-    number: Annotated[int, typer.Option(help="Negatives of each pair.")] = 3,
-    skip: Annotated[int, typer.Option(help="Pass over so many of the nearest.")] = 0,
+    number: Annotated[int, typer.Option(help="The number of negatives per pair.")] = 3,
+    skip: Annotated[int, typer.Option(help="Skip this number of the nearest texts.")] = 0,
     margin: Annotated[
         float,
         typer.Option(
-            help="Pass over what comes nearer to the answer's cosine than this share of it."
+            help="Skip texts whose similarity to the query is within this fraction of the"
+            " answer's similarity, since they may be correct answers too."
         ),
     ] = 0.05,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Find hard negatives: texts that a model takes for answers and that are none.
+    """Find hard negatives: texts that a model mistakes for answers.
 
-    Pairs of a query and its answer become rows to train embeddings on:
+    Turn pairs of a query and its answer into rows to train embeddings on:
 
         langue data mine --model runs/embed --data pairs.jsonl --out mined.jsonl
         langue finetune --task embed --model runs/embed --data mined.jsonl \\
             --out runs/harder
 
-    What is nearly as near as the answer is passed over (--margin): much of it
-    answers, too, and nobody has marked it.
+    Texts that are almost as similar as the answer are skipped (--margin): many
+    of them are correct answers that nobody has labelled.
     """
     from langue.runs.show import print_json
     from langue.verbs.mine_negatives import mine_negatives as verb

@@ -32,7 +32,7 @@ LIKE = 0.85  # from which likeness on a word is taken for a mistyped option; 1 i
 Task = Annotated[
     str | None,
     typer.Option(
-        help="What is predicted; a name that is not known lists them.",
+        help="The task; an unknown name lists them all.",
         autocompletion=_tasks,
         show_default=False,
     ),
@@ -42,7 +42,9 @@ PretrainedModel = Annotated[
 ]
 Named = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A Hub name, a folder, a run, a .gguf or llama2.c file."),
+    typer.Argument(
+        metavar="MODEL", help="A Hub name, a folder, a run, or a .gguf or llama2.c file."
+    ),
 ]
 Revision = Annotated[
     str | None, typer.Option(help="A branch, tag or commit on the Hub.", show_default=False)
@@ -51,67 +53,87 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="A file, a folder of train/dev/test files or of pos/neg texts, or a Hub name.",
+        help="A file, a folder with train, dev and test files or with one subfolder of"
+        " texts per label, or a Hub name.",
         show_default=False,
     ),
 ]
 _SPLIT = {"metavar": "FILE", "show_default": False}
 Train = Annotated[
-    str | None, typer.Option("--train", help="In the place of --data: what to train on.", **_SPLIT)
+    str | None, typer.Option("--train", help="The training data, in place of --data.", **_SPLIT)
 ]
 Dev = Annotated[
-    str | None, typer.Option("--dev", help="With --train: what to choose by.", **_SPLIT)
+    str | None,
+    typer.Option(
+        "--dev", help="With --train: the data for choosing the best checkpoint.", **_SPLIT
+    ),
 ]
 Test = Annotated[
-    str | None, typer.Option("--test", help="With --train: what to judge on.", **_SPLIT)
+    str | None,
+    typer.Option("--test", help="With --train: the data for the final evaluation.", **_SPLIT),
 ]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--columns",
-        help="Ours=theirs: text=review,label=sentiment; of files without names by number: tags=2.",
+        help="The data's column for each of ours: text=review,label=sentiment. If a file"
+        " has no header, columns are given by number: tags=2.",
         metavar="OURS=THEIRS,...",
     ),
 ]
 Recipe = Annotated[
     str | None,
-    typer.Option(help="A TOML file of settings; a run's recipe.toml is one.", show_default=False),
+    typer.Option(
+        help="A TOML file with settings, such as the recipe.toml of a run.", show_default=False
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
-Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what --out names.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out exactly where it stopped.")
+]
 BatchTokens = Annotated[
     int | None,
-    typer.Option(min=1, help="Tokens of a batch; else what suits the device.", show_default=False),
+    typer.Option(
+        min=1,
+        help="The number of tokens per batch. Default: chosen for the device.",
+        show_default=False,
+    ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda or mps; LANGUE_DEVICE says it for all commands.", show_default=False
+        help="cpu, cuda or mps. Default: the environment variable LANGUE_DEVICE, or the"
+        " best device of this machine.",
+        show_default=False,
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", help="No progress and no notes: only warnings and errors.")
+    bool, typer.Option("--quiet", help="Print no progress and no notes, only warnings and errors.")
 ]
 KeepCheckpoints = Annotated[
     bool,
     typer.Option(
         "--keep-checkpoints",
-        help="Keep what --resume with more train.epochs trains longer from: thrice the model.",
+        help="Keep the checkpoints of the finished run, so that --resume with more"
+        " train.epochs can train longer. They take three times the size of the"
+        " model.",
     ),
 ]
 Dash = Annotated[
     str | None,
     typer.Argument(
-        metavar="[-]", help="A filter: lines of standard input, as --data -.", show_default=False
+        metavar="[-]",
+        help="Read standard input line by line, as --data - does.",
+        show_default=False,
     ),
 ]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SECTION.KEY=VALUE",
-        help="Settings; `langue settings` lists them.",
+        help="Settings. `langue settings` lists them all.",
         autocompletion=_settings,
         show_default=False,
     ),
@@ -140,8 +162,12 @@ def data_or_splits(
     if not splits:
         return data
     if data is not None or train is None:
-        both = "--data is given too" if data is not None else "--train is not given"
-        raise SettingsError(f"--{next(iter(splits))}: {both}", do="give --data, or --train first")
+        first = f"--{next(iter(splits))}"
+        if data is not None:
+            raise SettingsError(f"{first}: --data is given too", do="leave one of them out")
+        raise SettingsError(
+            f"{first}: --train is not given", do=f"give --train, or leave {first} out"
+        )
     return splits
 
 

@@ -9,68 +9,95 @@ from langue.cli.options import Debug, Json
 Vocabulary = Annotated[
     int | None,
     typer.Option(
-        help="Tokens that there are; else 32768, or 8192 of a small model.", show_default=False
+        help="The size of the vocabulary. Default: 32768, or 8192 for a small model.",
+        show_default=False,
     ),
 ]
 Share = Annotated[
     float | None,
-    typer.Option(help="Share of the peak that is reached; else 0.4, assumed.", show_default=False),
+    typer.Option(
+        help="The model FLOPs utilisation (MFU): the fraction of peak performance that"
+        " is reached. Default: 0.4, an assumption.",
+        show_default=False,
+    ),
 ]
 Building = Annotated[
-    float, typer.Option(help="Energy of the building to that of what computes in it.")
+    float,
+    typer.Option(
+        help="The power usage effectiveness (PUE) of the data centre: its total energy"
+        " over that of its computers."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help="The number of parameters of a new model, such as 124M.", show_default=False),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="The architecture of a new model: langue, gpt2, llama, gpt2-xl, ...",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="An existing model: a Hub name, a folder or a run.", show_default=False),
+]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        help="The number of training tokens, such as 10B. Default: 20 per parameter.",
+        show_default=False,
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="The compute budget in floating-point operations, such as 1e21, or as '8"
+        " h100 for 3 days'.",
+        show_default=False,
+    ),
+]
+Length = Annotated[
+    int | None,
+    typer.Option(help="The number of tokens per sequence. Default: 1024.", show_default=False),
+]
+BatchTokens = Annotated[
+    str | None,
+    typer.Option(
+        help="The number of tokens per step. Default: a usual value for the model's size.",
+        show_default=False,
+    ),
 ]
 
 
 def plan(
-    size: Annotated[
-        str | None, typer.Option(help="Parameters of a new model, as 124M.", show_default=False)
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Its architecture: langue, gpt2, llama, gpt2-xl, ...", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A model that exists: a Hub name, a folder or a run.", show_default=False
-        ),
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option(help="To train on, as 10B; else 20 a parameter.", show_default=False),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Operations, as 1e21, or '8 h100 for 3 days'.", show_default=False),
-    ] = None,
+    size: Size = None,
+    preset: Preset = None,
+    model: Model = None,
+    tokens: Tokens = None,
+    budget: Budget = None,
     hardware: Annotated[
-        str, typer.Option(help="h100, a100, rtx4090, ...; here: this machine.")
+        str, typer.Option(help="h100, a100, rtx4090, ..., or here for this machine.")
     ] = "here",
     devices: Annotated[
-        int | None, typer.Option(help="How many; else one.", show_default=False)
+        int | None, typer.Option(help="The number of devices. Default: 1.", show_default=False)
     ] = None,
-    length: Annotated[
-        int | None, typer.Option(help="Tokens of a sequence; else 1024.", show_default=False)
-    ] = None,
+    length: Length = None,
     vocabulary: Vocabulary = None,
-    batch_tokens: Annotated[
-        str | None,
-        typer.Option(help="Of a step; else what is usual for the size.", show_default=False),
-    ] = None,
+    batch_tokens: BatchTokens = None,
     mfu: Share = None,
     pue: Building = 1.56,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time some steps on this machine.")
+        bool, typer.Option("--measure", help="Measure some training steps on this machine.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Reckon what pretraining takes, before an hour is spent on it.
+    """Estimate what a pretraining run takes before you start it.
 
-    Parameters, operations, memory of each device by part, days, energy, and
-    what the same budget would best be spent on:
+    Parameters, operations, memory per device, days and energy, and the model
+    size and number of tokens on which this budget is best spent:
 
         langue plan --size 124M --tokens 10B --hardware h100 --devices 8
         langue plan --budget 1e21 --hardware a100 --devices 64

@@ -23,41 +23,45 @@ from langue.cli.options import (
 from langue.errors import SettingsError
 
 Run = Annotated[str, typer.Argument(help="A run, a folder or a Hub name.", show_default=False)]
-Text = Annotated[
-    list[str] | None, typer.Option(help="A text; repeat it for more.", show_default=False)
-]
+Text = Annotated[list[str] | None, typer.Option(help="A text. Repeatable.", show_default=False)]
 Pair = Annotated[
     list[str] | None,
-    typer.Option(help="The second text, for a model of pairs.", show_default=False),
+    typer.Option(
+        help="The second text, for a model of text pairs. Repeatable.", show_default=False
+    ),
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="Instead: a file, folder or Hub name with texts.", show_default=False),
+    typer.Option(help="Read the texts from a file, a folder or a Hub name.", show_default=False),
 ]
 Out = Annotated[
     str | None,
     typer.Option(
-        help="Write there: JSON lines, or .csv, .tsv, .parquet as the name ends.",
+        help="Write the predictions to this file. The name ends in .jsonl, .csv, .tsv or .parquet.",
         show_default=False,
     ),
 ]
 Keep = Annotated[
     str | None,
-    typer.Option(help="Other columns that are written too: id,date; or all.", show_default=False),
+    typer.Option(
+        help="Other columns of the data to copy to the output: id,date, or all.", show_default=False
+    ),
 ]
 Top = Annotated[
     int | None,
     typer.Option(
         min=1,
         help=(
-            "How many labels of each text, the best first. Without it: one, or of several labels"
-            " those over the threshold that was chosen on dev."
+            "The number of labels per text, the most probable first. Default: one, or"
+            " for a multi-label model those above the threshold that was chosen on dev."
         ),
         show_default=False,
     ),
 ]
-All = Annotated[bool, typer.Option("--all", help="All labels of each text.")]
-GoOn = Annotated[bool, typer.Option("--resume", help="Go on with --out where Ctrl-C stopped it.")]
+All = Annotated[bool, typer.Option("--all", help="Give the scores of all labels.")]
+GoOn = Annotated[
+    bool, typer.Option("--resume", help="Continue an output file that was interrupted.")
+]
 
 
 def predict(
@@ -79,7 +83,7 @@ def predict(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Predict the labels or scores of texts.
+    """Predict the labels, scores or other results of texts.
 
     One text, then a file of them:
 
@@ -88,43 +92,36 @@ def predict(
             --keep id --out predicted.csv
         another-program | langue predict runs/reviews -
 
-    The file holds each text with its prediction, in the order of the texts; one
-    in which there is nothing has none. --keep id writes other columns beside.
-    Ctrl-C keeps what was predicted, and the same command with --resume goes on.
+    The output holds each text with its prediction, in the order of the input;
+    an empty text has no prediction. --keep id copies other columns. Ctrl-C
+    keeps what was predicted, and the same command with --resume continues.
 
-    As a filter (-, or --data -) it reads a text a line, or JSON objects where
-    the first line is one, and writes each line as a JSON object as soon as it
-    is known.
+    With - (or --data -) it reads one text per line from standard input, or
+    JSON objects if the first line is one, and writes each prediction as a JSON
+    object as soon as it is ready.
     """
     data = data_of(standard_input, data)
     early.check_inputs(model=run, data=data, out=out, force=force)
-    named = parse_columns(columns)
+    texts = _texts(text, pair)
+    common: dict[str, Any] = {
+        "columns": parse_columns(columns),
+        "keep": keep,
+        "top": _top(top, all_labels),
+        "batch_tokens": batch_tokens,
+        "device": device,
+        "resume": resume,
+    }
     from langue.progress import quiet as quietly
     from langue.runs.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
+    from langue.verbs.predict import predict_stream
 
     with quietly(quiet):
-        if data == "-" and out is None and not text:
-            from langue.runtime import computing
-            from langue.verbs.predict import predict_lines
-
-            with computing(device, batch_tokens):
-                for line in predict_lines(run, named, _top(top, all_labels)):
-                    print(line, flush=True)
+        if data == "-" and out is None and not texts:
+            for line in predict_stream(run, **common):
+                print(line, flush=True)
             return
-        results = verb(
-            run,
-            texts=_texts(text, pair),
-            data=data,
-            out=out,
-            columns=named,
-            keep=keep,
-            top=_top(top, all_labels),
-            batch_tokens=batch_tokens,
-            device=device,
-            resume=resume,
-            force=force,
-        )
+        results = verb(run, texts=texts, data=data, out=out, force=force, **common)
     if out is not None and as_json:
         print_json({"out": out})
     elif out is not None:

@@ -25,7 +25,8 @@ Text = Annotated[
     list[str] | None,
     typer.Option(
         "--data",
-        help="A corpus folder, or text: files, folders, Hub names, NAME@WEIGHT to mix.",
+        help="A corpus folder, or text: a file, a folder or a Hub name. Repeatable;"
+        " NAME@WEIGHT mixes several by weight.",
         show_default=False,
     ),
 ]
@@ -35,24 +36,29 @@ Objective = Annotated[
 Further = Annotated[
     str | None,
     typer.Option(
-        help="Train this model further: a Hub name, a folder or a run.", show_default=False
+        help="Continue training this model: a Hub name, a folder or a run.", show_default=False
     ),
 ]
 Vocabulary = Annotated[
     str | None,
     typer.Option(
-        help="A folder with a tokenizer; else one is trained on the data.", show_default=False
+        help="A folder with a tokenizer. Default: a tokenizer is trained on the data.",
+        show_default=False,
     ),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
-        help="Parameters of a new model, as 10M: short for model.size.", show_default=False
+        help="The number of parameters of a new model, such as 10M; short for model.size.",
+        show_default=False,
     ),
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(help="Its architecture, as gpt2: short for model.preset.", show_default=False),
+    typer.Option(
+        help="The architecture of a new model, such as gpt2; short for model.preset.",
+        show_default=False,
+    ),
 ]
 
 
@@ -75,14 +81,14 @@ def pretrain(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Pretrain a language model on raw text, and judge it on text held out.
+    """Pretrain a language model on raw text, and evaluate it on held-out text.
 
-    A ten-million-parameter model of a folder of text files:
+    A model with ten million parameters, from a folder of text files:
 
         langue pretrain --objective causal --data texts/ --out runs/small \\
             --size 10M train.max_steps=2000
 
-    A BERT for one's own field, and one that goes on from a published model:
+    A BERT for your own domain, from scratch and from a published model:
 
         langue pretrain --objective masked --data reports.jsonl --out runs/bert \\
             --preset bert-tiny
@@ -90,7 +96,7 @@ def pretrain(
             --model google-bert/bert-base-uncased train.lr=1e-4
 
     On several GPUs: torchrun --nproc-per-node 8 -m langue pretrain ...
-    Afterwards: langue generate, langue finetune --model runs/small, langue
+    Next steps: langue generate, langue finetune --model runs/small, langue
     inspect.
     """
     named = parse_columns(columns)

@@ -39,8 +39,8 @@ def preview(
 ) -> None:
     """Show what `langue finetune` would train on, without training.
 
-    It takes the same words, and shows examples with their tokens, what is cut
-    or dropped, the balance of the labels, duplicates, steps and time:
+    It takes the same options, and shows examples with their tokens, what is
+    truncated or dropped, the label distribution, duplicates, steps and time:
 
         langue data preview --model sentence-transformers/all-MiniLM-L6-v2 \\
             --data reviews.csv --columns text=review,label=sentiment

@@ -11,17 +11,22 @@ from langue.cli.options import Columns, Debug, Force, Json, Named, parse_columns
 
 Texts = Annotated[
     list[str] | None,
-    typer.Option("--text", help="A text; repeat it for more.", show_default=False),
+    typer.Option("--text", help="A text. Repeatable.", show_default=False),
 ]
 Rows = Annotated[
-    str | None, typer.Option("--data", help="Instead: a file with such texts.", show_default=False)
+    str | None, typer.Option("--data", help="Read the texts from a file.", show_default=False)
 ]
 Out = Annotated[
-    str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Write the results to this file, one JSON object per line.", show_default=False
+    ),
 ]
 Normalize = Annotated[
     Literal["none", "tokens", "characters", "bytes"],
-    typer.Option(help="What log-likelihoods are divided by, lest short answers be favoured."),
+    typer.Option(
+        help="What log-likelihoods are divided by, so that short answers are not favoured."
+    ),
 ]
 
 
@@ -29,11 +34,11 @@ def rank(
     model: Named,
     prompts: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help="Repeat it for more.", show_default=False),
+        typer.Option("--prompt", "-p", help="A prompt. Repeatable.", show_default=False),
     ] = None,
     choices: Annotated[
         list[str] | None,
-        typer.Option("--choice", help="What may follow; repeat it for more.", show_default=False),
+        typer.Option("--choice", help="A possible continuation. Repeatable.", show_default=False),
     ] = None,
     data: Rows = None,
     out: Out = None,
@@ -42,7 +47,8 @@ def rank(
     neutral: Annotated[
         list[str] | None,
         typer.Option(
-            help="A prompt that says nothing, which scores are calibrated by; repeat it for more.",
+            help='A prompt without content, such as "N/A", by which scores are calibrated.'
+            " Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -50,7 +56,7 @@ def rank(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Rank answers by how likely a language model takes them to follow a prompt.
+    """Rank answers by the likelihood that a language model gives them.
 
     One prompt, then a file with the columns prompt and choices:
 
@@ -58,7 +64,7 @@ def rank(
             --choice Paris --choice Rome
         langue rank MODEL --data questions.jsonl --out ranked.jsonl
 
-    The scores of a prompt's choices add up to 1.
+    The scores of a prompt's choices sum to 1.
     """
     named = parse_columns(columns)
     early.check_inputs(model=model, data=data, out=out, force=force)
@@ -81,7 +87,8 @@ def rank(
 def zero_shot(
     model: Named,
     labels: Annotated[
-        list[str], typer.Option("--label", help="Repeat it for each label.", show_default=False)
+        list[str],
+        typer.Option("--label", help="A label. Repeat the option for each.", show_default=False),
     ],
     texts: Texts = None,
     data: Rows = None,
@@ -90,38 +97,43 @@ def zero_shot(
     template: Annotated[
         str,
         typer.Option(
-            help="A sentence about a label, {}; of a language model perhaps with {text} before."
+            help="The sentence that states a label, in which {} stands for it. For a"
+            " language model, {text} may precede it."
         ),
     ] = "This example is {}.",
     examples: Annotated[
         str | None,
         typer.Option(
-            help="A file with the columns text and label, shown to a language model.",
+            help="A file of few-shot examples for a language model, with the columns text"
+            " and label.",
             show_default=False,
         ),
     ] = None,
     multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="Judge each label by itself.")
+        bool, typer.Option("--multi-label", help="Score each label independently of the others.")
     ] = False,
     normalize: Normalize = "none",
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Take off what labels are worth without a text."),
+        typer.Option(
+            "--calibrate",
+            help="Calibrate the scores: subtract the score that each label has without a text.",
+        ),
     ] = False,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Give texts labels that no model was trained on.
+    """Classify texts with labels that no model was trained on.
 
-    By a model that knows entailment, or by any language model:
+    With a model trained on entailment, or with any language model:
 
         langue zero-shot MODEL --label sports --label politics \\
             --text "They won by two goals."
         langue zero-shot MODEL --label good --label bad --data reviews.csv \\
             --template "{text} It was {}." --examples few.csv --out labelled.jsonl
 
-    The scores of a text add up to 1, but with --multi-label.
+    The scores of a text sum to 1, except with --multi-label.
     """
     named = parse_columns(columns)
     early.check_inputs(model=model, data=data, out=out, force=force)
@@ -152,23 +164,27 @@ def fill_mask(
     data: Rows = None,
     out: Out = None,
     columns: Columns = None,
-    top: Annotated[int, typer.Option(min=1, help="How many tokens of each mask.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="The number of candidates per mask.")] = 5,
     targets: Annotated[
         list[str] | None,
-        typer.Option("--target", help="Only this token; repeat it for more.", show_default=False),
+        typer.Option(
+            "--target",
+            help="A token to restrict the candidates to. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fill the masks of texts by a masked model.
+    """Fill the masks in texts with a masked language model.
 
-    One text, among all tokens and among two:
+    With any token, and with one of two tokens:
 
         langue fill-mask MODEL --text "Paris is the [MASK] of France."
         langue fill-mask MODEL --text "A [MASK] film." --target good --target bad
 
-    The mask is the model's own: `langue inspect` names it.
+    Write the model's own mask token, which `langue inspect` shows.
     """
     named = parse_columns(columns)
     early.check_inputs(model=model, data=data, out=out, force=force)

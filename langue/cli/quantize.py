@@ -13,13 +13,13 @@ def quantize(
     model: Named,
     out: Annotated[str, typer.Option("--out", help="The folder to write.")],
     weights: Annotated[
-        str, typer.Option(help="int8, or int4, which takes half as much and is less exact.")
+        str, typer.Option(help="int8, or int4, which takes half the space and is less precise.")
     ] = "int8",
     data: Annotated[
         list[str] | None,
         typer.Option(
             "--data",
-            help="Text on which a decoder's perplexity is told, before and after.",
+            help="Text on which a decoder's perplexity is measured before and after.",
             show_default=False,
         ),
     ] = None,
@@ -28,18 +28,20 @@ def quantize(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model with its linear maps as whole numbers of 8 or 4 bits.
+    """Quantize the linear layers of a model to 8 or 4 bits.
 
-    32 numbers share a scale. With the perplexity before and after, and used:
+    32 numbers share a scale. Quantize, with the perplexity before and after,
+    then use the result:
 
         langue compress quantize runs/story --weights int4 --out story-int4 \\
             --data held-out.txt
 
         langue generate story-int4 --prompt "Once upon a time"
 
-    How far each matrix is off is printed. The folder has the layout of
-    compressed-tensors, which vLLM and `transformers` read, too; but GPT-2's is
-    read here alone. Tables of tokens and the output matrix are written in bf16.
+    The error of each matrix is printed. The folder has the layout of
+    compressed-tensors, which vLLM and `transformers` read too, except for
+    GPT-2, which only langue reads. Embeddings and the output matrix are
+    written in bf16.
     """
     from langue.runs.show import print_json
     from langue.verbs.quantize import quantize as verb

@@ -40,11 +40,11 @@ def quickstart(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Do the main job once, without a network: fine-tune, judge, predict.
+    """Run one complete example without a network: fine-tune, evaluate, predict.
 
-    A small pretrained encoder (MiniLM, carried by a Python package) learns to
-    tell from a docstring of Python's standard library which package it is of.
-    It takes some minutes on two processor cores:
+    A small pretrained encoder (MiniLM, from a Python package) learns which
+    package of Python's standard library a docstring belongs to. This takes a
+    few minutes on two CPU cores:
 
         langue quickstart
     """

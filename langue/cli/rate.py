@@ -18,55 +18,66 @@ def rate(
         list[str] | None,
         typer.Argument(
             metavar="SYSTEM...",
-            help="Files of outputs (.jsonl, .txt), or models that answer --data.",
+            help="Files of outputs (.jsonl or .txt), or models that answer the prompts of --data.",
             show_default=False,
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="JSON lines of what is asked.", show_default=False)
+        str | None, typer.Option(help="The prompts, as JSON lines.", show_default=False)
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Append the votes there: votes.jsonl.", show_default=False)
+        str | None,
+        typer.Option(
+            help="The file to which votes are appended, such as votes.jsonl.", show_default=False
+        ),
     ] = None,
     rater: Annotated[
-        str | None, typer.Option(help="Who votes; default: 1.", show_default=False)
+        str | None, typer.Option(help="The name of the rater. Default: 1.", show_default=False)
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="A model that votes, in both orders.", show_default=False)
+        str | None,
+        typer.Option(
+            help="A model as the judge; it sees each pair in both orders.", show_default=False
+        ),
     ] = None,
     judge_prompt: Annotated[
         str | None,
         typer.Option(
-            help="A file of how it is asked, with {question}, {left} and {right}.",
+            help="A file with the judge's prompt, in which {question}, {left} and {right}"
+            " are replaced.",
             show_default=False,
         ),
     ] = None,
     report: Annotated[
-        str | None, typer.Option(help="Only say what these votes say.", show_default=False)
+        str | None, typer.Option(help="Only report the result of these votes.", show_default=False)
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens of an answer.", min=1, show_default=False)
+        int | None,
+        typer.Option(help="The maximum number of tokens per answer.", min=1, show_default=False),
     ] = None,
     repeat: Annotated[
-        float, typer.Option(help="Share of the pairs shown again in the end, sides exchanged.")
+        float,
+        typer.Option(help="The share of pairs that are shown again at the end with sides swapped."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of each rater's order and sides.")] = 0,
-    port: Annotated[int, typer.Option(help="Of the page; 0: any that is free.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The random seed of each rater's order and sides.")] = 0,
+    port: Annotated[
+        int, typer.Option(help="The port of the page; 0 selects a free one.", min=0)
+    ] = 0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare systems by people's votes, blind.
+    """Compare two or more systems by blind votes.
 
-    Two files of outputs, a JSON line an item, with what was asked:
+    Two files of outputs, one JSON line per item, and their prompts:
 
         langue rate a.jsonl b.jsonl --data prompts.jsonl --out votes.jsonl
 
-    It opens a page on this machine that shows two answers side by side,
-    in an order and on sides of the rater's own. Keys: 1 and 2 for the better
-    one, 3 for a tie, 0 where both are bad, Backspace to go back. Each vote is
-    on disk at once; the same command goes on where it was ended.
+    This opens a page on this machine that shows two answers side by side, in
+    random order and on random sides for each rater. Keys: 1 or 2 for the better
+    answer, 3 for a tie, 0 if both are bad, Backspace to go back. Each vote is
+    written to disk at once; the same command continues where you stopped.
 
-    Models answer first; a model can be the judge; and votes are reported:
+    Let models answer first; let a model judge; report the votes:
 
         langue rate runs/a runs/b --data prompts.jsonl --out votes.jsonl
         langue rate a.jsonl b.jsonl --judge MODEL --out votes.jsonl

@@ -9,14 +9,21 @@ from langue.cli.options import Debug
 LIMITS = "Limits"
 
 
-Runs = Annotated[list[str], typer.Argument(metavar="RUN ...", help="Runs, folders or Hub names.")]
-Host = Annotated[str, typer.Option(help="The address; others than loopback need keys.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN ...", help="The models: runs, folders or Hub names.")
+]
+Host = Annotated[
+    str,
+    typer.Option(
+        help="The address to listen on. Any address other than loopback requires API keys."
+    ),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 selects a free one.")]
 Memory = Annotated[
     str | None,
     typer.Option(
-        help="Of all models that are loaded, with keys and values, such as 8GB; default: 80% of"
-        " what is free.",
+        help="The memory for all loaded models and their key-value caches, such as 8GB."
+        " Default: 80% of the free memory.",
         show_default=False,
     ),
 ]
@@ -24,7 +31,7 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="Hold matrices as fp32, bf16, int8, int4, or stored.",
+        help="The number type of the weight matrices: fp32, bf16, int8, int4, or stored.",
         show_default=False,
     ),
 ]
@@ -32,44 +39,74 @@ ApiKeys = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="API keys, one a line; beside those of LANGUE_API_KEYS.",
+        help="A file of API keys, one per line, in addition to those in the environment"
+        " variable LANGUE_API_KEYS.",
         show_default=False,
     ),
 ]
 Idle = Annotated[
-    float, typer.Option(min=0, help="Unload a model after so many idle seconds; 0: never.")
+    float,
+    typer.Option(min=0, help="Unload a model after this number of idle seconds; 0 means never."),
 ]
 Name = Annotated[
     list[str] | None,
-    typer.Option(help="A further name of this server; repeat it.", show_default=False),
+    typer.Option(
+        help="Another host name of this server, accepted in the Host header. Repeatable.",
+        show_default=False,
+    ),
 ]
 Cors = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="ORIGIN", help="Pages that may call; repeat it for more.", show_default=False
+        metavar="ORIGIN",
+        help="An origin whose pages may call this server. Repeatable.",
+        show_default=False,
     ),
 ]
 MaxTokens = Annotated[
-    int, typer.Option(min=1, rich_help_panel=LIMITS, help="New tokens of one answer.")
+    int,
+    typer.Option(
+        min=1, rich_help_panel=LIMITS, help="The maximum number of new tokens per answer."
+    ),
 ]
-MaxBody = Annotated[int, typer.Option(min=1, rich_help_panel=LIMITS, help="Bytes of one call.")]
+MaxBody = Annotated[
+    int,
+    typer.Option(
+        min=1, rich_help_panel=LIMITS, help="The maximum size of a request body, in bytes."
+    ),
+]
 Concurrent = Annotated[
     int,
     typer.Option(
         min=1,
         rich_help_panel=LIMITS,
-        help="Calls at a time; of several keys, each has at most as many as are free beside.",
+        help="The maximum number of concurrent requests. With several API keys, each key has at"
+        " most as many of them as are still free.",
     ),
 ]
 Rate = Annotated[
-    int, typer.Option(min=0, rich_help_panel=LIMITS, help="Calls a minute and key; 0: any.")
+    int,
+    typer.Option(
+        min=0,
+        rich_help_panel=LIMITS,
+        help="The maximum number of requests per minute and key; 0 means unlimited.",
+    ),
 ]
 Deadline = Annotated[
-    float, typer.Option(min=0, rich_help_panel=LIMITS, help="Seconds of one answer; 0: any.")
+    float,
+    typer.Option(
+        min=0,
+        rich_help_panel=LIMITS,
+        help="The time limit for one answer, in seconds; 0 means unlimited.",
+    ),
 ]
 Drain = Annotated[
     int,
-    typer.Option(min=0, rich_help_panel=LIMITS, help="Seconds for open calls at the end."),
+    typer.Option(
+        min=0,
+        rich_help_panel=LIMITS,
+        help="The time that open requests have to finish at shutdown, in seconds.",
+    ),
 ]
 
 
@@ -93,7 +130,7 @@ def serve(
 ) -> None:
     """Serve models over HTTP, with OpenAI's routes and routes of tasks.
 
-    One model, or several behind keys:
+    One model, or several with API keys:
 
         langue serve runs/chat
         langue serve runs/chat runs/reviews --port 9000 --memory 8GB \\
@@ -105,7 +142,7 @@ def serve(
             -H 'Content-Type: application/json' -d '{"model": "chat",
             "messages": [{"role": "user", "content": "Hello."}]}'
 
-    It needs langue's extra of the name serve, and says so where it is missing.
+    The extra called serve must be installed.
     """
     from langue.serve.server import serve as start
 

@@ -10,11 +10,11 @@ from langue.cli.options import Debug, Json
 def settings(as_json: Json = False, debug: Debug = False) -> None:
     """List every setting with its default.
 
-    They are written after a command, or stand in a recipe:
+    Write settings after a command, or in a recipe:
 
         langue finetune --recipe recipe.toml --out runs/again train.lr=3e-5
 
-    What the command says wins over what the recipe says.
+    The command line takes precedence over the recipe.
     """
     from rich.console import Console
     from rich.padding import Padding

@@ -13,15 +13,18 @@ Sources = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SOURCE... [SECTION.KEY=VALUE]",
-        help="Files, folders or Hub names, each perhaps NAME@WEIGHT; then settings.",
+        help="Files, folders or Hub names, optionally as NAME@WEIGHT; then settings.",
         show_default=False,
     ),
 ]
 Document = Annotated[
     str,
-    typer.Option(help="What a document is in a .txt file: file, blank (lines part them) or line."),
+    typer.Option(
+        help="What a document is in a .txt file: the whole file, text between blank"
+        " lines, or a line."
+    ),
 ]
-Dedup = Annotated[bool, typer.Option("--dedup", help="Leave out documents that are there already.")]
+Dedup = Annotated[bool, typer.Option("--dedup", help="Drop duplicate documents.")]
 
 
 def apart(words: Sequence[str] | None, context: typer.Context) -> tuple[list[str], dict[str, Any]]:

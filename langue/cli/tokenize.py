@@ -24,14 +24,14 @@ def tokenize(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Turn running text into token shards for pretraining.
+    """Tokenize raw text into shards for pretraining.
 
-    Several texts may be mixed; documents of the second are seen twice as often:
+    Sources can be mixed; here documents of the second are seen twice as often:
 
         langue data tokenize web/ books.jsonl@2 --tokenizer tokenizer --out corpus
 
-    A share of the documents is held out (data.dev_fraction). What was killed
-    goes on where it was when the same command is given again.
+    A fraction of the documents is held out (data.dev_fraction). After an
+    interrupt, the same command continues where it stopped.
     """
     from langue.cli.show_text import print_corpus
     from langue.runs.show import print_json

@@ -22,15 +22,15 @@ def train_tokenizer(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a tokenizer on text, and show how it cuts that text.
+    """Train a tokenizer on text, and show how it splits that text.
 
-    Byte-level BPE unless told otherwise:
+    The default is byte-level BPE:
 
         langue tokenizer train books/ reviews.jsonl --out tokenizer \\
             tokenizer.kind=wordpiece tokenizer.vocab_size=16000
 
-    kinds: bpe, wordpiece, unigram, characters, bytes. The folder loads in the
-    transformers library too.
+    Kinds: bpe, wordpiece, unigram, characters, bytes. The folder also loads in
+    transformers.
     """
     from langue.cli.show_text import print_fertility
     from langue.runs.show import print_json

@@ -35,33 +35,36 @@ def tune(
     train: Train = None,
     dev: Dev = None,
     test: Test = None,
-    out: Annotated[str, typer.Option(help="The study's folder to write.", show_default=False)],
-    trials: Annotated[int, typer.Option(help="Trials in all, those before --resume too.")] = 20,
-    seeds: Annotated[int, typer.Option(help="Runs of a trial, whose mean counts.")] = 1,
+    out: Annotated[str, typer.Option(help="The folder of the study to write.", show_default=False)],
+    trials: Annotated[
+        int, typer.Option(help="The total number of trials, including those before --resume.")
+    ] = 20,
+    seeds: Annotated[
+        int, typer.Option(help="The number of runs per trial; their mean is its score.")
+    ] = 1,
     columns: Columns = None,
     recipe: Recipe = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the study in --out.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the study in --out.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Search for the settings that fine-tune best, with Optuna.
+    """Search for the best settings of fine-tuning, with Optuna.
 
-    The learning rate and the size of batches:
+    The learning rate and the batch size:
 
         langue tune --model sentence-transformers/all-MiniLM-L6-v2 \\
             --data reviews.csv --out runs/study --trials 20 \\
             train.lr=1e-5..1e-3 train.batch_tokens=2048,4096 train.epochs=2
 
-    LOW..HIGH is a range, drawn by its logarithm where the ends are positive
-    and ten times apart (:log and :linear say otherwise); commas list values;
-    a setting of several numbers takes [0.9,0.95],[0.9,0.999].
+    LOW..HIGH is a range. It is searched on a logarithmic scale if both ends
+    are positive and differ by a factor of ten; :log and :linear after it
+    select the scale. Commas list values; for a setting with several numbers,
+    write [0.9,0.95],[0.9,0.999].
 
-    Trials are compared on dev, and one that falls behind is pruned. The best
-    is judged on test: the study holds it, best.toml for langue finetune
-    --recipe, study.png and report.html. After a Ctrl-C or a kill the same
-    command with --resume goes on.
+    Trials are compared on dev, and a trial that falls behind is stopped. The
+    best one is evaluated on test. The study's folder holds this run, best.toml
+    for langue finetune --recipe, study.png and report.html. After an interrupt,
+    the same command with --resume continues.
     """
     named = parse_columns(columns)
     words = parse_settings(settings, context)

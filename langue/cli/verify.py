@@ -11,11 +11,14 @@ from langue.cli.options import Debug, Json, Named, Revision
 
 Reference = Annotated[
     str | None,
-    typer.Option(help="A file that --store wrote, to hold the model against.", show_default=False),
+    typer.Option(help="A file written by --store, to compare the model with.", show_default=False),
 ]
 Store = Annotated[
     str | None,
-    typer.Option(help="Keep this model's tokens and logits as a reference.", show_default=False),
+    typer.Option(
+        help="Store this model's tokens and logits in this file, as a reference.",
+        show_default=False,
+    ),
 ]
 
 
@@ -24,19 +27,21 @@ def verify(
     revision: Revision = None,
     reference: Reference = None,
     store: Store = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what --store names.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file of --store if it exists.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check that a model loads and means what was published.
+    """Check that a model loads and computes what was published.
 
-    Every weight used once, none left over, all finite; tied or not as the
-    config says; its tokenizer; and, where `transformers` is installed, tokens
-    and logits beside it:
+    Every weight is used once, none is left over, all are finite, and weights
+    are tied as the config says; the tokenizer is complete; and, if
+    `transformers` is installed, tokens and logits equal its own:
 
         langue verify google-bert/bert-base-uncased
 
-    What a good copy gives can be stored, and another copy held against it:
+    The outputs of a good copy can be stored, and another copy compared to them:
 
         langue verify google-bert/bert-base-uncased --store bert.safetensors
         langue verify ./copied-bert --reference bert.safetensors

@@ -83,6 +83,15 @@ class Batch:
         return len(self.labels) if self.labels is not None and self.is_real else 0
 
     @property
+    def label_sequences(self) -> Tensor:
+        """(M,) int64: which sequence of the batch each of `labels` is in."""
+        indices = self.places
+        if indices is None:
+            indices = torch.arange(self.n_tokens, device=self.starts.device)
+        following = torch.searchsorted(self.starts, indices, right=True)
+        return following - 1
+
+    @property
     def inputs(self) -> tuple[Tensor, Tensor, LengthBuckets, Tensor | None]:
         """What `Transformer.forward` takes."""
         return self.tokens, self.positions, self.groups, self.segments

@@ -38,6 +38,17 @@ class Encoded:
         if self.golds is not None and len(self.golds) != self.n_rows:
             raise ValueError(f"{len(self.golds)} golds and {self.n_rows} rows")
 
+    def notes_of_unknown(self, what: str = "") -> list[str]:
+        """What the tokenizer does not know of the texts, and of the targets that a decoder reads.
+
+        what: of which these are, as `train: `.
+        """
+        found = []
+        for part, of in ((self.examples, ""), (self.decoder, "targets: ")):
+            if part is not None and part.lost is not None:
+                found += part.lost.note(f"{what}{of}")
+        return found
+
     @classmethod
     def of(cls, examples: Examples, golds: Any = None) -> "Encoded":
         """One sequence a row; where golds are an array they are also the targets of the loss."""

@@ -1,5 +1,5 @@
-"""What arrives: how likely a model took the answers of a task file, or what it wrote. What leaves:
-what each row is worth, and the metrics of all rows with their standard errors and intervals.
+"""What arrives: the log-likelihoods of a task file's answers, or what a model wrote. What leaves:
+the scores of each row, and the metrics of all rows with standard errors and intervals.
 """
 
 import math
@@ -16,9 +16,11 @@ from langue.evaluation.task_prompts import Question
 from langue.statistics.metrics import number
 
 RESAMPLES = 1000
-MOST_WEIGHTS = 2_000_000  # of the bootstrap, that are held at once
-MISSING = -100  # the number of a right answer that is none of the choices
+MISSING = -100  # the index of a right answer that is none of the choices
 Values = dict[str, Any]
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Interval = tuple[float, float] | None
 
 
 def of_choices(
@@ -27,50 +29,65 @@ def of_choices(
     greedy: Sequence[bool],
     unconditional: Sequence[float] = (),
 ) -> Values:
-    """What a multiple-choice row is worth, by every metric.
+    """The scores of a multiple-choice row, by every metric.
 
-    The first of equally likely choices is the model's. acc_norm divides by characters, acc_bytes by
-    bytes of UTF-8; acc_mutual_info takes off how likely each choice is by itself.
+    Of equally likely choices the first is the model's answer. acc_norm divides log-likelihoods by
+    characters, acc_bytes by bytes of UTF-8; acc_mutual_info subtracts that of each choice alone.
     """
     assert question.choices is not None
     found = np.asarray(logprobs, np.float64)
-    characters = np.asarray([len(choice) for choice in question.choices], np.float64)
-    in_bytes = np.asarray([len(choice.encode()) for choice in question.choices], np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice
-        answers = {
-            "acc": int(np.argmax(found)),
-            "acc_norm": int(np.argmax(found / characters)),
-            "acc_bytes": int(np.argmax(found / in_bytes)),
-        }
+    characters = [len(choice) for choice in question.choices]
+    utf8_bytes = [len(choice.encode()) for choice in question.choices]
+    answers = {
+        "acc": _best(found),
+        "acc_norm": _best(_per_unit(found, characters)),
+        "acc_bytes": _best(_per_unit(found, utf8_bytes)),
+    }
     if len(unconditional):
-        answers["acc_mutual_info"] = int(np.argmax(found - np.asarray(unconditional)))
+        answers["acc_mutual_info"] = _best(found - np.asarray(unconditional))
     gold = _gold(question)
-    several = gold if isinstance(gold, list) else [gold]
-    values: Values = {name: float(answer in several) for name, answer in answers.items()}
-    values["exact_match"] = float(any(greedy[i] for i in several if i != MISSING))
+    right = gold if isinstance(gold, list) else [gold]
+    values: Values = {}
+    for name, answer in answers.items():
+        values[name] = float(answer in right)
+    values["exact_match"] = float(any(greedy[i] for i in right if i != MISSING))
+    answer = answers["acc"]
     shifted = np.exp(found - found.max())
-    values["f1"] = (gold, answers["acc"])
-    values["mcc"] = (gold, answers["acc"])
+    values["f1"] = (gold, answer)
+    values["mcc"] = (gold, answer)
     values["brier_score"] = (gold, shifted / shifted.sum())
-    values["answer"] = answers["acc"]
+    values["answer"] = answer
     values["gold"] = gold
     return values
 
 
+def _best(scores: Floats) -> int:
+    return int(np.argmax(scores))
+
+
+def _per_unit(logprobs: Floats, sizes: Sequence[int]) -> Floats:
+    units = np.asarray(sizes, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice
+        found: Floats = logprobs / units
+    return found
+
+
 def _gold(question: Question) -> int | list[int]:
-    """The number of the right choice, or of several."""
+    """The index of the right choice, or those of several."""
     choices = question.choices or []
-
-    def number(gold: Any) -> int:
-        if isinstance(gold, str) and gold in choices:
-            return choices.index(gold)
-        if isinstance(gold, str) and gold.isdecimal():  # as a table of text has it
-            gold = int(gold)
-        inside = isinstance(gold, int | np.integer) and 0 <= gold < len(choices)
-        return int(gold) if inside else MISSING
-
     gold = question.gold
-    return [number(each) for each in gold] if isinstance(gold, list) else number(gold)
+    if isinstance(gold, list):
+        return [_choice_index(each, choices) for each in gold]
+    return _choice_index(gold, choices)
+
+
+def _choice_index(gold: Any, choices: Sequence[str]) -> int:
+    if isinstance(gold, str) and gold in choices:
+        return choices.index(gold)
+    if isinstance(gold, str) and gold.isdecimal():  # as a text table holds it
+        gold = int(gold)
+    is_index = isinstance(gold, int | np.integer) and 0 <= gold < len(choices)
+    return int(gold) if is_index else MISSING
 
 
 def of_continuation(logprob: float, greedy: bool) -> Values:
@@ -78,25 +95,26 @@ def of_continuation(logprob: float, greedy: bool) -> Values:
 
 
 def of_whole(text: str, logprob: float) -> Values:
-    """A text's log-likelihood beside its words, which blanks part, and its bytes."""
-    words = len(re.split(r"\s+", text))
+    """A text's log-likelihood with its number of words, separated by blanks, and of bytes."""
+    words = re.split(r"\s+", text)
     size = len(text.encode())
     return {
-        "word_perplexity": (logprob, words),
+        "word_perplexity": (logprob, len(words)),
         "byte_perplexity": (logprob, size),
         "bits_per_byte": (logprob, size),
     }
 
 
 def of_written(metric: Metric, answer: Any, gold: Any) -> Any:
-    """Whether what was written is right, of several right answers any; or, where a metric is of all
-    rows together, what is written and the right answers.
+    """Whether a written answer equals one of the right answers; for a metric of all rows together,
+    the answer and the right ones.
     """
     golds = gold if isinstance(gold, list) else [gold]
     right = [str(each) for each in golds]
+    written = str(answer)
     if metric.name != "exact_match":
-        return str(answer), right
-    matches = [exact_match(str(answer), each, **metric.options) for each in right]
+        return written, right
+    matches = [exact_match(written, each, **metric.options) for each in right]
     return float(any(matches))
 
 
@@ -108,69 +126,74 @@ def has_no_gold(values: Values) -> bool:
 
 # --- metrics of all rows ---
 
-Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-Score = Callable[[NDArray[Any], NDArray[Any], NDArray[np.float64]], float]
+# How often each row counts in each of R samples, (n, R) -> the metric of each sample, (R,).
+Weighted = Callable[[Floats], Floats]
+Score = Callable[[Array, Array, Floats], float]
 
 
 def summarise(
     task: TaskFile, rows: Sequence[Values], names: Mapping[str, Metric]
-) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, tuple[float, float] | None]]:
-    """Metrics by the name that they are shown under, their standard errors, and 95% intervals:
-    of means the sample's standard error, of others a bootstrap over rows.
+) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, Interval]]:
+    """Metrics by the name that they are shown under, their standard errors, and 95% intervals.
+
+    The errors of means are those of the sample, others those of a bootstrap over rows.
     """
     metrics: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
-    intervals: dict[str, tuple[float, float] | None] = {}
+    intervals: dict[str, Interval] = {}
     for name, metric in names.items():
         items = [row[name] for row in rows]
-        work = _aggregation(metric.aggregation, items)
-        metrics[name] = number(work(np.ones((len(items), 1)))[0])
+        aggregate = _aggregation(metric.aggregation, items)
+        once = np.ones((len(items), 1))
+        (value,) = aggregate(once)
+        metrics[name] = number(value)
         if metric.aggregation == "mean":
-            errors[name], intervals[name] = _of_mean(np.asarray(items, np.float64))
+            values = np.asarray(items, np.float64)
+            errors[name], intervals[name] = _of_mean(values)
         else:
-            errors[name], intervals[name] = _bootstrap(work, len(items))
+            errors[name], intervals[name] = _bootstrap(aggregate, len(items))
     return metrics, errors, intervals
 
 
 def _aggregation(name: str, items: Sequence[Any]) -> Weighted:
-    """A function of how often each row counts, (n, R), that gives the metric of each of R samples;
-    infinity where a number is beyond those of the machine.
-    """
+    """The function that gives a metric of each sample; infinity where it overflows."""
     if name == "mean":
         return _mean(items)
     if name == "perplexity":
-        logprobs = _mean(items)
-        return lambda weights: _exp(-logprobs(weights))
+        per_row = _mean(items)
+        return lambda weights: _exp(-per_row(weights))
     if name == "weighted_perplexity":
-        a_unit = _ratio(items)
-        return lambda weights: _exp(-a_unit(weights))
+        per_unit = _ratio(items)
+        return lambda weights: _exp(-per_unit(weights))
     if name == "bits_per_byte":
-        a_byte = _ratio(items)
-        return lambda weights: -a_byte(weights) / math.log(2)
+        per_byte = _ratio(items)
+        return lambda weights: -per_byte(weights) / math.log(2)
     if name == "brier_score":
-        return _mean([_distance(gold, found) for gold, found in items])
+        return _mean([_distance(gold, probabilities) for gold, probabilities in items])
     if name in ("bleu", "chrf"):
         return _translation(name, items)
-    return _of_labels(_f1 if name == "f1" else _mcc, items)
+    score = _f1 if name == "f1" else _mcc
+    return _of_labels(score, items)
 
 
 def _mean(items: Sequence[float]) -> Weighted:
     values = np.asarray(items, np.float64)  # (n,)
 
-    def mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = values @ weights / weights.sum(axis=0)
+    def mean(weights: Floats) -> Floats:
+        found: Floats = values @ weights / weights.sum(axis=0)
         return found
 
     return mean
 
 
 def _ratio(items: Sequence[tuple[float, int]]) -> Weighted:
-    """The sum of log-likelihoods by the sum of sizes."""
+    """The sum of log-likelihoods divided by the sum of sizes."""
     logprobs, sizes = np.asarray(items, np.float64).T  # (n,) each
 
-    def ratio(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all empty
-            found: NDArray[np.float64] = logprobs @ weights / (sizes @ weights)
+    def ratio(weights: Floats) -> Floats:
+        total = sizes @ weights
+        with np.errstate(divide="ignore", invalid="ignore"):  # all texts are empty
+            found: Floats = logprobs @ weights / total
         return found
 
     return ratio
@@ -181,90 +204,99 @@ def _translation(name: str, items: Sequence[tuple[str, list[str]]]) -> Weighted:
 
     written = [text for text, _ in items]
     references = [right for _, right in items]
-    measure = TranslationScores(written, references, USUAL).measure
-    return lambda weights: measure(weights)[name]
+    scores = TranslationScores(written, references, USUAL)
+    return lambda weights: scores.measure(weights)[name]
 
 
 def _of_labels(score: Score, items: Sequence[tuple[Any, Any]]) -> Weighted:
-    """A metric of true and given choices, computed for each sample by itself."""
+    """A metric of right and chosen labels, computed for one sample at a time."""
     golds = np.asarray([gold for gold, _ in items])
     answers = np.asarray([answer for _, answer in items])
 
-    def of_samples(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_samples(weights: Floats) -> Floats:
         return np.asarray([score(golds, answers, each) for each in weights.T])
 
     return of_samples
 
 
-def _exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _exp(values: Floats) -> Floats:
     with np.errstate(over="ignore"):
         return np.exp(values)
 
 
-def _distance(gold: Any, probabilities: NDArray[np.float64]) -> float:
-    """Brier's score of one row: the squared distance from certainty of what is right."""
+def _distance(gold: Any, probabilities: Floats) -> float:
+    """The Brier score of one row: the squared distance to certainty in the right answer."""
     right = np.zeros(len(probabilities))
     if gold != MISSING:
         right[gold] = 1.0
-    return float(((probabilities - right) ** 2).sum())
+    squares = (probabilities - right) ** 2
+    return float(squares.sum())
 
 
-def _f1(golds: NDArray[Any], answers: NDArray[Any], weights: NDArray[np.float64]) -> float:
+def _f1(golds: Array, answers: Array, weights: Floats) -> float:
     """F1 of choice 1."""
-    right = weights[(golds == 1) & (answers == 1)].sum()
-    either = weights[golds == 1].sum() + weights[answers == 1].sum()
-    return float(2 * right / either) if either else 0.0
+    is_gold = golds == 1
+    is_answer = answers == 1
+    both = weights[is_gold & is_answer].sum()
+    total = weights[is_gold].sum() + weights[is_answer].sum()
+    return float(2 * both / total) if total else 0.0
 
 
-def _mcc(golds: NDArray[Any], answers: NDArray[Any], weights: NDArray[np.float64]) -> float:
+def _mcc(golds: Array, answers: Array, weights: Floats) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     return float(matthews_corrcoef(golds, answers, sample_weight=weights))
 
 
-def _of_mean(
-    values: NDArray[np.float64],
-) -> tuple[float | None, tuple[float, float] | None]:
-    """The standard error of a mean, and its 95% interval: exact where rows are right or wrong
+def _of_mean(values: Floats) -> tuple[float | None, Interval]:
+    """The standard error of a mean and its 95% interval: exact where every value is 0 or 1
     (Clopper and Pearson 1934).
     """
     from langue.statistics.intervals import clopper_pearson
 
-    if len(values) < 2:
+    n = len(values)
+    if n < 2:
         return None, None
-    error = float(values.std(ddof=1) / math.sqrt(len(values)))
-    if set(np.unique(values)) <= {0.0, 1.0}:
-        return error, clopper_pearson(int(values.sum()), len(values))
+    error = float(values.std(ddof=1) / math.sqrt(n))
+    is_binary = set(np.unique(values)) <= {0.0, 1.0}
+    if is_binary:
+        successes = int(values.sum())
+        return error, clopper_pearson(successes, n)
     middle = float(values.mean())
-    return error, (middle - 1.96 * error, middle + 1.96 * error)
+    reach = 1.96 * error
+    return error, (middle - reach, middle + reach)
 
 
-def _bootstrap(work: Weighted, n: int) -> tuple[float | None, tuple[float, float] | None]:
-    """The standard deviation of the metric over rows drawn anew, and the middle 95% of it."""
+def _bootstrap(aggregate: Weighted, n: int) -> tuple[float | None, Interval]:
+    """The standard deviation of a metric over resampled rows, and its middle 95%."""
     from langue.statistics.intervals import chunks, drawn
 
     if n < 2:
         return None, None
     generator = np.random.default_rng(0)
+    once = np.ones(n, np.int64)
     parts = []
     for columns in chunks(n, RESAMPLES):
-        parts.append(work(drawn(generator, np.ones(n, np.int64), columns)))
+        weights = drawn(generator, once, columns)
+        parts.append(aggregate(weights))
     found = np.concatenate(parts)
-    found = found[np.isfinite(found)]
-    if len(found) < 2:
+    finite = found[np.isfinite(found)]
+    if len(finite) < 2:
         return None, None
-    low, high = np.percentile(found, (2.5, 97.5))
-    return float(found.std(ddof=1)), (float(low), float(high)) if low < high else None
+    error = float(finite.std(ddof=1))
+    low, high = np.percentile(finite, (2.5, 97.5))
+    interval = (float(low), float(high)) if low < high else None
+    return error, interval
 
 
 def shown_names(task: TaskFile) -> dict[str, Metric]:
-    """Each metric by the name that it is shown under: where there are several filters, with the
-    filter's behind.
-    """
+    """Each metric by the name that it is shown under: with several filters, `METRIC,FILTER`."""
     filters = [None] if task.filters is None else [each.name for each in task.filters]
-    made = {}
+    found = {}
     for metric in task.metrics:
         for name in filters:
-            shown = metric.name if len(filters) == 1 else f"{metric.name},{name}"
-            made[shown] = metric
-    return made
+            shown = metric.name
+            if len(filters) > 1:
+                shown = f"{metric.name},{name}"
+            found[shown] = metric
+    return found

@@ -1,8 +1,7 @@
-"""What arrives: a JSON Schema. What leaves: the same, once each of its keywords is one that is
-followed.
+"""What arrives: a JSON Schema. What leaves: the same schema, if all of its keywords are supported.
 
-A keyword that nobody knows would be dropped in silence, and the text not be what was asked for; so
-it is refused by name. Keywords of JSON Schema draft 2020-12 and its forerunners.
+An unknown keyword would be dropped in silence, and the text would not be what was asked for; so it
+is refused by name. Keywords are those of JSON Schema draft 2020-12 and its predecessors.
 """
 
 import json
@@ -12,7 +11,7 @@ from urllib.parse import unquote
 
 from langue.errors import ModelError
 
-# What keywords hold: a schema, several, or schemas by name; else values of these types.
+# What a keyword holds: a schema, a list of schemas, schemas by name, or values of a type.
 SCHEMA = {"additionalProperties", "items", "additionalItems"}
 SCHEMAS = {"anyOf", "oneOf", "allOf", "prefixItems", "items"}
 NAMED = {"properties", "patternProperties", "$defs", "definitions"}
@@ -21,14 +20,15 @@ COUNTS = {"minItems", "maxItems", "minLength", "maxLength", "minProperties", "ma
 TEXTS = {"pattern", "format", "$ref", "$id", "id", "$schema", "$anchor", "title", "description"}
 LISTS = {"enum", "required"}
 OTHERS = {"type", "const"}
-# What says nothing of which values are valid.
+# Keywords that do not restrict which values are valid.
 REMARKS = {"default", "examples", "$comment", "readOnly", "writeOnly", "deprecated"}
 REMARKS |= {"discriminator"}  # a hint beside oneOf
 KNOWN = SCHEMA | SCHEMAS | NAMED | NUMBERS | COUNTS | TEXTS | LISTS | OTHERS | REMARKS
+SHOWN = 60  # characters of a value that an error shows
 
 
 def checked_schema(schema: Any) -> dict[str, Any]:
-    """The schema as an object. ModelError names a keyword that is not followed, and where it is."""
+    """The schema as an object. ModelError names a keyword that is not supported, and its place."""
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
@@ -37,56 +37,71 @@ def checked_schema(schema: Any) -> dict[str, Any]:
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
     for _ in _parts(schema):
-        pass
+        pass  # each part is checked as it is reached
     found: dict[str, Any] = schema
     return found
 
 
 def never_ends(schema: dict[str, Any]) -> bool:
-    """Whether each valid value holds another valid value of the same kind, and so has no end.
+    """Whether each valid value contains another valid value of the same schema, and so is infinite.
 
-    The least fixed point of "has a value that ends", as far as it follows from types, references
-    and what is required; what other keywords forbid is not looked at.
+    The least fixed point of "has a finite value", as far as it follows from types, references and
+    required parts; other keywords are not considered.
     """
-    ending = set[int]()  # schemas, by their identity
+    finite = set[int]()  # identities of the schemas that are known to have a finite value
     parts = list(_parts(schema))
     size = -1
-    while size < len(ending):
-        size = len(ending)
-        ending.update(id(part) for part in parts if _may_end(part, schema, ending))
-    return id(schema) not in ending
+    while size < len(finite):
+        size = len(finite)
+        for part in parts:
+            if _may_end(part, schema, finite):
+                finite.add(id(part))
+    return id(schema) not in finite
 
 
-def _may_end(part: Mapping[str, Any], root: dict[str, Any], ending: set[int]) -> bool:
-    """Whether a schema has a value that ends, if those have that are known to."""
+def _may_end(part: Mapping[str, Any], root: dict[str, Any], finite: set[int]) -> bool:
+    """Whether a schema has a finite value, given the schemas that are known to have one."""
 
     def ends(each: Any) -> bool:
-        return not isinstance(each, Mapping) or id(each) in ending
+        return not isinstance(each, Mapping) or id(each) in finite
 
     if "enum" in part or "const" in part:
         return True
-    held = list(part.get("allOf", []))
+    if not all(map(ends, _required_parts(part, root))):
+        return False
+    alternatives = [part[key] for key in ("anyOf", "oneOf") if key in part]
+    return all(any(map(ends, schemas)) for schemas in alternatives)
+
+
+def _required_parts(part: Mapping[str, Any], root: dict[str, Any]) -> list[Any]:
+    """The schemas that a value of this schema must contain or satisfy; None for a part that is not
+    described.
+    """
+    required = list(part.get("allOf", []))
     if "$ref" in part:
-        held.append(_target(part["$ref"], root))
-    if part.get("type") in ("object", ["object"]):
+        required.append(_target(part["$ref"], root))
+    kind = part.get("type")
+    if kind in ("object", ["object"]):
         properties = part.get("properties", {})
-        held += [properties.get(name) for name in part.get("required", [])]
-    if part.get("type") in ("array", ["array"]):
+        for name in part.get("required", []):
+            required.append(properties.get(name))
+    if kind in ("array", ["array"]):
         least = int(part.get("minItems", 0))
         first = part.get("prefixItems", [])
-        held += first[:least]
-        held += [part.get("items")] if least > len(first) else []
-    either = [part[key] for key in ("anyOf", "oneOf") if key in part]
-    return all(map(ends, held)) and all(any(map(ends, some)) for some in either)
+        required += first[:least]
+        if least > len(first):
+            required.append(part.get("items"))
+    return required
 
 
 def _target(reference: str, root: dict[str, Any]) -> Any:
-    """What a reference within the schema points to; None where it is another kind."""
+    """The part of the schema that a reference points to; None for a reference out of it."""
     if not reference.startswith("#"):
         return None
     found: Any = root
-    for name in unquote(reference[1:]).split("/")[1:]:
-        name = name.replace("~1", "/").replace("~0", "~")
+    path = unquote(reference[1:])
+    for escaped in path.split("/")[1:]:
+        name = escaped.replace("~1", "/").replace("~0", "~")
         if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
             found = found[int(name)]
         elif isinstance(found, Mapping):
@@ -97,7 +112,7 @@ def _target(reference: str, root: dict[str, Any]) -> Any:
 
 
 def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """The schemas within a schema, itself first. ModelError where one is none."""
+    """The schema and all schemas within it. ModelError where one is invalid."""
     left = [("#", schema)]
     while left:
         where, part = left.pop()
@@ -112,16 +127,19 @@ def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
         for key, value in part.items():
             place = f"{where}/{key}"
             _check(place, key, value)
-            left += [(place + inner, each) for inner, each in _schemas_in(key, value)]
+            for inner, each in _schemas_in(key, value):
+                left.append((place + inner, each))
 
 
 def _check(where: str, key: Any, value: Any) -> None:
+    """ModelError where a keyword is unknown, or its value is not of the keyword's type."""
     if not isinstance(key, str):
         raise _error(where, f"{key!r} is no keyword", "keywords are strings")
-    if key not in KNOWN and (not key.startswith("x-") or key == "x-guidance"):
-        raise _error(
-            where, f"the keyword {key!r} is not supported", "leave it out, or say it otherwise"
-        )
+    is_extension = key.startswith("x-") and key != "x-guidance"
+    if key not in KNOWN and not is_extension:
+        what = f"the keyword {key!r} is not supported"
+        raise _error(where, what, "leave it out, or say it otherwise")
+    is_list = isinstance(value, list)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if key in NUMBERS and not is_number:
         raise _error(where, f"{_short(value)} is no number", "give a number")
@@ -129,9 +147,9 @@ def _check(where: str, key: Any, value: Any) -> None:
         raise _error(where, f"{_short(value)} is no count", "give a whole number, 0 or more")
     if key in TEXTS and not isinstance(value, str):
         raise _error(where, f"{_short(value)} is no text", "give a string")
-    if key in LISTS and not isinstance(value, list):
+    if key in LISTS and not is_list:
         raise _error(where, f"{_short(value)} is no list", "give a list")
-    if key in SCHEMAS - SCHEMA and (not isinstance(value, list) or not value):
+    if key in SCHEMAS - SCHEMA and (not is_list or not value):
         raise _error(where, f"{_short(value)} is no list of schemas", "give a list of them")
     if key == "enum" and not value:
         raise _error(where, "no value is valid", "name at least one")
@@ -140,21 +158,26 @@ def _check(where: str, key: Any, value: Any) -> None:
 
 
 def _schemas_in(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The schemas that a keyword holds, with their places."""
+    """The schemas that a keyword holds, each with the end of its path."""
     if key in SCHEMAS and isinstance(value, list):
-        yield from ((f"/{index}", each) for index, each in enumerate(value))
+        for index, each in enumerate(value):
+            yield f"/{index}", each
     elif key in NAMED:
         if not isinstance(value, Mapping):
             raise _error(f"#/.../{key}", f"{_short(value)} is no object", "give schemas by name")
-        yield from ((f"/{name}", each) for name, each in value.items())
+        for name, each in value.items():
+            yield f"/{name}", each
     elif key in SCHEMA or key in SCHEMAS:
         yield "", value
 
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if len(text) <= SHOWN:
+        return text
+    return f"{text[: SHOWN - 3]}..."
 
 
 def _error(where: str, what: str, do: str) -> ModelError:
-    return ModelError(what, where=f"json_schema {where}"[:200], do=do)
+    place = f"json_schema {where}"
+    return ModelError(what, where=place[:200], do=do)

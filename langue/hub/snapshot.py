@@ -4,6 +4,7 @@ A repository may hold one model in the files of five frameworks: of those only t
 read here is fetched. HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
 """
 
+import difflib
 import glob
 import os
 from collections.abc import Sequence
@@ -41,11 +42,19 @@ def refuse_missing(name: str | Path, revision: str | None = None) -> None:
 def refuse_missing_folder(name: str | Path) -> None:
     """ModelError where a name that is not there can be none of the Hub."""
     if str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
-        raise ModelError(
-            "no such model folder",
-            where=str(name),
-            do="give a folder with config.json, or a Hub name",
-        )
+        do = near_folder(str(name)) or "give a folder with config.json, or a Hub name"
+        raise ModelError("no such model folder", where=str(name), do=do)
+
+
+def near_folder(name: str) -> str:
+    """A question after the folder here that is called nearly so; "" where there is none."""
+    path = Path(os.path.expanduser(name))
+    try:
+        there = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, there, 1, 0.6)
+    return f"did you mean {path.parent / near[0]}?" if near else ""
 
 
 def fetch(
@@ -117,4 +126,5 @@ def _refusal(name: str, revision: str | None, error: Exception) -> ModelError:
     else:
         what = f"neither a local folder nor to be had from the Hub ({kind})"
         do = "check the name, the network, and HF_TOKEN for private models"
-    return ModelError(what, where=name, do=do)
+    near = near_folder(name) if what.startswith("neither a local folder") else ""
+    return ModelError(what, where=name, do=f"{near} {do}" if near else do)

@@ -152,6 +152,9 @@ class Pretraining(Prepared):
 
                 check_adapters(published, settings)
 
+        if published is not None:
+            kind.suits(published.config)  # before its tokenizer is complained of
+
         def check(tokenizer: Tokenizer | None) -> None:
             check_sizes(
                 kind.overhead_for(settings.task), settings.data.seq_len, settings.train.batch_tokens

@@ -75,22 +75,22 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
         occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if resume or (there and restarted()):
         if not there:
-            raise RunError(
-                "there is no run to resume", where=str(folder), do="start it without --resume"
-            )
+            do = "start it without --resume" + (", in another --out" if occupied else "")
+            raise RunError("there is no run to resume", where=str(folder), do=do)
         _refuse_busy(folder)
         return folder, True
     if occupied and not force:
+        of_run = ", go on with --resume, or replace it with --force" if there else ""
         raise RunError(
-            "the run directory exists and is not empty",
+            f"the run directory exists and is not {'empty' if folder.is_dir() else 'a folder'}",
             where=str(folder),
-            do="choose another --out, go on with --resume, or replace it with --force",
+            do=f"choose another --out{of_run}",
         )
     if occupied and not there:
         raise RunError(
             "the folder is not a run of langue, so --force does not replace it",
             where=str(folder),
-            do="choose another",
+            do="choose another --out",
         )
     _refuse_busy(folder)
     return folder, False

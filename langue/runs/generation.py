@@ -25,6 +25,7 @@ from langue.model.weight_linear import for_generation
 from langue.progress import warn
 from langue.runs.inputs import Inputs, check_kind, is_conversation, is_pair, too_long
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost
 
 LOOK_UP = "prompt"  # of `draft`
 
@@ -408,6 +409,11 @@ class TextGenerator:
         if is_conversation(items[0]):
             encode = self.tokenizer.backend.encode  # the template has written the special tokens
             texts = [self.tokenizer.chat(messages) for messages in items]
+            lost = Lost(self.tokenizer)
+            lost.look_for_names(
+                str(message.get("content") or "") for talk in items for message in talk
+            )
+            self.inputs.count_unknown(lost)
             ids = [encode(text, add_special_tokens=False).ids for text in texts]
             lengths = np.asarray([len(part) for part in ids])
             if lengths.max() > self.inputs.room.tokens:

@@ -171,8 +171,7 @@ def _evaluate_rows(
     content, judgement = _judge(task, split, judged, predictions, train, seconds, best)
     if show is not None:
         show(judgement.sections)
-    lost = encoded.examples.lost
-    content["notes"] = [] if lost is None else lost.note()
+    content["notes"] = encoded.notes_of_unknown()
     if data is not None and train is not None:
         content["seen"] = count_leaks(task, train[0], rows)
     return content

@@ -351,8 +351,7 @@ def _encode(
                 tables[name] = kept
             advance(len(table))
     for name, each in encoded.items():
-        if each.examples.lost is not None:
-            notes.extend(each.examples.lost.note(f"{name}: "))
+        notes.extend(each.notes_of_unknown(f"{name}: "))
     judged_on = "test" if "test" in encoded else "dev"
     if judged_on in encoded:
         notes.extend(few_examples(judged_on, len(encoded[judged_on])))

@@ -165,7 +165,7 @@ class _Chat:
                     yield self._chunk(index, {"tool_calls": [{"index": place, **each}]})
                 reason = "tool_calls" if calls else piece.completion.finish_reason
                 yield self._chunk(index, {}, reason=reason)
-        if self.fields.stream_options is not None and self.fields.stream_options.include_usage:
+        if self.fields.wants_usage:
             yield event(self._head() | {"choices": [], "usage": self._usage()})
         yield DONE
 

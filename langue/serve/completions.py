@@ -106,7 +106,7 @@ class _Completions:
                 yield self._event(self._choice(index, piece.completion))
                 continue
             yield self._event(self._part(piece, offsets, begun))
-        if self.fields.stream_options is not None and self.fields.stream_options.include_usage:
+        if self.fields.wants_usage:
             yield event({**self.head, "choices": [], "usage": self._usage()})
         yield DONE
 

@@ -1,12 +1,13 @@
-"""What arrives: an input and questions about it, at `/v1/decisions`. What leaves: how likely each
-answer is; nothing is written.
+"""What arrives: an input and questions about it, at `/v1/decisions`. What leaves: the probability
+of each answer; no text is generated.
 
-A classifier answers of its own labels. One that was trained on entailment judges whether a sentence
-follows from the input, and a language model how likely an answer is to follow the question; both
-take answers that they were never trained on.
+A classifier answers with its own labels. One that was trained on entailment judges whether a
+sentence follows from the input, and a language model how likely an answer is after the question;
+both take answers that they were never trained on.
 """
 
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ from langue.serve.texts import apply_together, check_count, n_tokens
 
 router = APIRouter()
 YES_NO = ["yes", "no"]
-Found = tuple[list[NDArray[np.float64]], int]  # probabilities of each question's answers; tokens
+Floats = NDArray[np.float64]
+Found = tuple[list[Floats], int]  # probabilities of each question's answers; tokens of the input
+Counted = list[tuple[Any, int]]  # the result of each item, and its tokens
 
 
 @router.post("/v1/decisions")
@@ -42,10 +45,11 @@ async def decisions(fields: DecisionFields, request: Request) -> Response:
     check_count([fields.text], state.limits)
     _check_unique(fields)
     async with state.shelf.use(fields.model) as loaded:
-        labels = getattr(loaded.model.task, "labels", None)
+        task = loaded.model.task
+        labels = getattr(task, "labels", None)
         if labels is not None and entailment_of(labels) is not None:
             found, tokens = await _by_entailment(loaded, labels, fields, request)
-        elif labels is not None and loaded.model.task.takes_texts:  # type: ignore[union-attr]
+        elif labels is not None and task.takes_texts:  # type: ignore[union-attr]
             found, tokens = await _by_labels(loaded, labels, fields, request)
         elif loaded.writes:
             found, tokens = await _by_likelihood(loaded, fields, request)
@@ -53,7 +57,9 @@ async def decisions(fields: DecisionFields, request: Request) -> Response:
             what = f"The model '{loaded.id}' neither classifies texts nor writes them"
             raise ApiError(400, what, param="model", code="model_not_supported")
     call.prompt_tokens = tokens
-    answers = [_answer(each, row) for each, row in zip(fields.questions, found, strict=True)]
+    answers = []
+    for question, row in zip(fields.questions, found, strict=True):
+        answers.append(_answer(question, row))
     usage = {
         "input_tokens": tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -65,50 +71,64 @@ async def decisions(fields: DecisionFields, request: Request) -> Response:
 
 
 def _check_unique(fields: DecisionFields) -> None:
+    """ApiError where a question has one answer twice."""
     for index, question in enumerate(fields.questions):
-        values: list[Any] = [label for label, _ in options_of(question)]
         name = "levels"
+        values: list[Any] = _labels_of(question)
         if isinstance(question, ChoiceQuestion):
             name = "choices"
             values = [(type(each.value), each.value) for each in question.choices]
         if len(set(values)) < len(values):
             where = f"questions.{index}.{name}"
-            raise ApiError(
-                400, f"'{where}' has one answer twice", param=where, code="invalid_value"
-            )
+            what = f"'{where}' has one answer twice"
+            raise ApiError(400, what, param=where, code="invalid_value")
+
+
+def _labels_of(question: Any) -> list[str]:
+    return [label for label, _ in options_of(question)]
+
+
+def _check_labels(labels: Sequence[str], fields: DecisionFields) -> None:
+    """ApiError where a question names a label that the model does not have."""
+    for index, question in enumerate(fields.questions):
+        part: str = question.type
+        named = _labels_of(question)
+        if isinstance(question, Predicate):
+            part = "instructions"
+            named = [question.asked]
+        unknown = [name for name in named if name not in labels]
+        if unknown:
+            where = f"questions.{index}.{part}"
+            known = ", ".join(repr(label) for label in labels[:20])
+            what = f"'{where}': the model has no label {unknown[0][:100]!r}; it has {known}"
+            raise ApiError(400, what, param=where, code="invalid_value")
 
 
 async def _by_labels(
     loaded: Loaded, labels: Sequence[str], fields: DecisionFields, request: Request
 ) -> Found:
-    """The model's probabilities of its labels; of a choice, scaled to those that it names."""
-    for index, question in enumerate(fields.questions):
-        is_statement = isinstance(question, Predicate)
-        named = [question.asked] if is_statement else [label for label, _ in options_of(question)]
-        other = next((name for name in named if name not in labels), None)
-        if other is not None:
-            part = "instructions" if is_statement else question.type
-            where = f"questions.{index}.{part}"
-            what = f"'{where}': the model has no label {other[:100]!r}; it has "
-            what += ", ".join(repr(label) for label in labels[:20])
-            raise ApiError(400, what, param=where, code="invalid_value")
+    """The model's probabilities of its labels; those of a choice are scaled to sum to 1."""
+    _check_labels(labels, fields)
     model = loaded.model
 
-    def predict(texts: list[Any]) -> list[tuple[Any, int]]:
-        return list(zip(model.predict(texts, top=None), n_tokens(model, texts), strict=True))
+    def predict(texts: list[Any]) -> Counted:
+        predictions = model.predict(texts, top=None)
+        return list(zip(predictions, n_tokens(model, texts), strict=True))
 
-    ((shown, tokens),), _ = await apply_together(
-        loaded, ("decide", "labels"), predict, [fields.text], request
-    )
+    key = ("decide", "labels")
+    answered, _ = await apply_together(loaded, key, predict, [fields.text], request)
+    ((shown, tokens),) = answered
     if shown is None:
         raise ApiError(400, "'input' is blank", param="input", code="invalid_value")
-    known = {each["label"]: each["score"] for each in shown}
+    score_of = {each["label"]: each["score"] for each in shown}
     found = []
     for question in fields.questions:
         if isinstance(question, Predicate):
-            found.append(np.asarray([known[question.asked]], np.float64))
+            score = score_of[question.asked]
+            found.append(np.asarray([score], np.float64))
             continue
-        row = np.asarray([known[label] for label, _ in options_of(question)], np.float64)
+        scores = [score_of[label] for label in _labels_of(question)]
+        row = np.asarray(scores, np.float64)
         found.append(row / max(row.sum(), 1e-30))
     return found, tokens
 
@@ -116,35 +136,40 @@ async def _by_labels(
 async def _by_entailment(
     loaded: Loaded, labels: Sequence[str], fields: DecisionFields, request: Request
 ) -> Found:
-    """Whether the instructions follow from the input, or the instructions with each answer."""
+    """The probability that the instructions follow from the input, alone or with each answer."""
     model = loaded.model
     text = fields.text
     asked = []
     for question in fields.questions:
         options = options_of(question)
         sentences = [f"{question.asked} {described(*each)}" for each in options]
-        asked.append([(text, sentence) for sentence in sentences or [question.asked]])
+        if not sentences:
+            sentences = [question.asked]
+        asked.append([(text, sentence) for sentence in sentences])
 
-    def judge(pairs: list[Any]) -> list[tuple[Any, int]]:
+    def judge(pairs: list[Any]) -> Counted:
         return list(zip(model.logits(pairs), n_tokens(model, pairs), strict=True))
 
-    flat = [pair for pairs in asked for pair in pairs]
+    flat = list(chain.from_iterable(asked))
     answered, _ = await apply_together(loaded, ("decide", "pairs"), judge, flat, request)
     found = []
-    at = 0
+    results = iter(answered)
+    tokens = 0
     for question, pairs in zip(fields.questions, asked, strict=True):
-        logits = np.stack([row for row, _ in answered[at : at + len(pairs)]])
-        at += len(pairs)
+        own = list(islice(results, len(pairs)))
+        tokens += sum(count for _, count in own)
+        logits = np.stack([row for row, _ in own])
         numbers = [str(index) for index in range(len(pairs))]
         is_statement = isinstance(question, Predicate)
         (judged,) = by_entailment(logits, [text], numbers, labels, is_statement)
         order = [judged["labels"].index(number) for number in numbers]
-        found.append(np.asarray(judged["scores"])[order])
-    return found, sum(count for _, count in answered)
+        scores = np.asarray(judged["scores"])
+        found.append(scores[order])
+    return found, tokens
 
 
 async def _by_likelihood(loaded: Loaded, fields: DecisionFields, request: Request) -> Found:
-    """How likely a language model takes each answer to follow."""
+    """The probability that a language model gives each answer after the question."""
     model = loaded.model
     pairs = []
     for question in fields.questions:
@@ -157,29 +182,33 @@ async def _by_likelihood(loaded: Loaded, fields: DecisionFields, request: Reques
         answers = [label for label, _ in options] or YES_NO
         pairs.append([(context, f" {answer}") for answer in answers])
 
-    def score(items: list[Any]) -> list[tuple[Any, int]]:
+    def score(items: list[Any]) -> Counted:
         likelihoods = model.likelihoods
         encoded = likelihoods.encode_pairs(items)
         sizes = [len(each.context) + len(each.tokens) for each in encoded]
+        longest = max(sizes)
         room = likelihoods.longest
-        if max(sizes) > room:
-            raise PromptTooLong("it does not fit", tokens=max(sizes), room=room)
+        if longest > room:
+            raise PromptTooLong("it does not fit", tokens=longest, room=room)
         return list(zip(likelihoods.score(encoded), sizes, strict=True))
 
-    flat = [pair for own in pairs for pair in own]
+    flat = list(chain.from_iterable(pairs))
     answered, _ = await apply_together(loaded, ("decide", "likelihoods"), score, flat, request)
     found = []
-    at = 0
-    for question, own in zip(fields.questions, pairs, strict=True):
-        likelihoods = [each for each, _ in answered[at : at + len(own)]]
-        at += len(own)
-        row = probabilities(likelihoods, [], [answer for _, answer in own], "none")
+    results = iter(answered)
+    tokens = 0
+    for question, asked in zip(fields.questions, pairs, strict=True):
+        own = list(islice(results, len(asked)))
+        tokens += sum(count for _, count in own)
+        likelihoods = [likelihood for likelihood, _ in own]
+        answers = [answer for _, answer in asked]
+        row = probabilities(likelihoods, [], answers, "none")
         found.append(row[:1] if isinstance(question, Predicate) else row)
-    return found, sum(count for _, count in answered)
+    return found, tokens
 
 
-def _answer(question: Any, row: NDArray[np.float64]) -> dict[str, Any]:
-    """As OpenAI's clients read it. row: the probability of each answer, or of the statement."""
+def _answer(question: Any, row: Floats) -> dict[str, Any]:
+    """An answer in OpenAI's form. row: the probability of each answer, or of the statement."""
     head = {"type": question.type, "name": question.name}
     shown = [min(1.0, float(value)) for value in row]
     if isinstance(question, Predicate):
@@ -188,13 +217,13 @@ def _answer(question: Any, row: NDArray[np.float64]) -> dict[str, Any]:
     head |= {"confidence": shown[best]}
     if isinstance(question, ChoiceQuestion):
         options = [each.value for each in question.choices]
-        told = [{"value": value, "probability": p} for value, p in zip(options, shown, strict=True)]
-        return {**head, "choice": options[best], "probabilities": told}
-    labels = [each.label for each in question.levels]
-    told = [
-        {"label": label, "value": value, "probability": shown[value]}
-        for value, label in enumerate(labels)
-    ]
-    # the mean of the levels' numbers, from 0 on
+        choices = []
+        for value, probability in zip(options, shown, strict=True):
+            choices.append({"value": value, "probability": probability})
+        return {**head, "choice": options[best], "probabilities": choices}
+    levels = []
+    for index, level in enumerate(question.levels):
+        levels.append({"label": level.label, "value": index, "probability": shown[index]})
+    # the expected level, counted from 0
     score = float(row @ np.arange(len(row)))
-    return {**head, "score": score, "probabilities": told}
+    return {**head, "score": score, "probabilities": levels}

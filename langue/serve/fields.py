@@ -74,17 +74,33 @@ class StreamOptions(Fields):
     }
 
 
-class Sampled(Fields):
+class Streamed(Fields):
+    """A call that is answered whole, or as a stream."""
+
+    model: str
+    stream: Bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def check_stream(self) -> None:
+        """ApiError where something is told of a stream that there is not."""
+        if self.stream_options is not None and not self.stream:
+            what = "'stream_options' is for streams; set stream=true, or leave it out"
+            raise ApiError(400, what, param="stream_options", code="invalid_value")
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the last event of a stream is to say how many tokens there were."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class Sampled(Streamed):
     """How is to be written, as chat and completions have it. What is not given is as the model's
     generation config says, and as langue's defaults where that says nothing.
     """
 
-    model: str
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     n: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
-    stream: Bool | None = None
-    stream_options: StreamOptions | None = None
     stop: (
         Annotated[str, StringConstraints(min_length=1, max_length=1000)]
         | Annotated[
@@ -130,12 +146,6 @@ class Sampled(Fields):
         if self.logit_bias:
             found["logit_bias"] = _biases(self.logit_bias)
         return found
-
-    def check_stream(self) -> None:
-        """ApiError where something is told of a stream that there is not."""
-        if self.stream_options is not None and not self.stream:
-            what = "'stream_options' is for streams; set stream=true, or leave it out"
-            raise ApiError(400, what, param="stream_options", code="invalid_value")
 
 
 def _biases(given: dict[str, float]) -> dict[int, float]:

@@ -272,9 +272,10 @@ def name_all(
         one = _named(run, held)
         twin = next((each for each in named if each.id == one.id), None)
         if twin is not None:
+            alike = str(twin.run) == str(run)
             raise SettingsError(
                 f"{twin.run} and {run} would both be called {one.id}",
-                do="rename one of the folders",
+                do="name it once" if alike else "rename one of the folders",
             )
         named.append(one)
     if memory is None:

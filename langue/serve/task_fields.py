@@ -1,10 +1,10 @@
 """The fields of the routes of tasks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from langue.serve.fields import Bool, Count, Fields, Finite, Text
+from langue.serve.fields import Bool, Count, Fields, Finite, Streamed, Text
 
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
@@ -51,10 +51,9 @@ class AnswerFields(Fields):
     top: Count | None = None
 
 
-class WriteFields(Fields):
+class WriteFields(Streamed):
     """`POST /v1/translate` and `/v1/summarise`."""
 
-    model: str
     input: Texts
     source_language: str | None = None
     target_language: str | None = None
@@ -65,6 +64,14 @@ class WriteFields(Fields):
     no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] = 0
+
+    def options(self) -> dict[str, Any]:
+        """Those of `Model.generate` that were asked for."""
+        names = (
+            *("source_language", "target_language", "min_tokens", "beams", "length_penalty"),
+            *("no_repeat_ngram", "temperature"),
+        )
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 class RerankFields(Fields):

@@ -2,15 +2,22 @@
 encoder-decoders write; texts of calls that come together go through the model together.
 """
 
+import functools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from langue.generation.request import Completion
+from langue.serve.answering import STREAMED
+from langue.serve.answering import answer as answer_call
 from langue.serve.api_errors import ApiError
 from langue.serve.embeddings import vectors_of
+from langue.serve.fields import as_list
 from langue.serve.models import Loaded
+from langue.serve.sse import DONE, event
 from langue.serve.state import state_of
 from langue.serve.task_fields import (
     AnswerFields,
@@ -20,7 +27,7 @@ from langue.serve.task_fields import (
     WriteFields,
 )
 from langue.serve.texts import apply_together, check_count, n_tokens, usage_of
-from langue.serve.writing import Answers, Asked, until_gone
+from langue.serve.writing import Answers, Asked
 
 router = APIRouter()
 
@@ -33,7 +40,7 @@ async def classify(fields: ClassifyFields, request: Request) -> Response:
         task = loaded.model.task
         return task is not None and task.takes_texts and not task.has_language_head
 
-    items = [fields.input] if isinstance(fields.input, str) else list(fields.input)
+    items = as_list(fields.input)
     top: Any = None if fields.top == "all" else fields.top or "auto"
     pairs = [tuple(each) if isinstance(each, list) else each for each in items]
     return await _predicted(request, fields, pairs, fits, "labels", top)
@@ -46,7 +53,7 @@ async def tag(fields: TagFields, request: Request) -> Response:
     def fits(loaded: Loaded) -> bool:
         return loaded.model.task is not None and loaded.model.reads_words
 
-    items = [fields.input] if isinstance(fields.input, str) else list(fields.input)
+    items = as_list(fields.input)
     return await _predicted(request, fields, items, fits, "entities", "auto")
 
 
@@ -103,49 +110,73 @@ async def _predicted(
     return JSONResponse(head | usage_of(tokens, n_cut))
 
 
-@router.post("/v1/translate")
+@router.post("/v1/translate", responses=STREAMED)
 async def translate(fields: WriteFields, request: Request) -> Response:
     """Each text in another language, by a model that was made for it."""
     return await _written(fields, request)
 
 
-@router.post("/v1/summarise")
+@router.post("/v1/summarise", responses=STREAMED)
 async def summarise(fields: WriteFields, request: Request) -> Response:
     """Each text in short, by a model that was made for it."""
     return await _written(fields, request)
 
 
 async def _written(fields: WriteFields, request: Request) -> Response:
-    state = state_of(request)
-    request.state.call.model = fields.model
-    items = [fields.input] if isinstance(fields.input, str) else list(fields.input)
-    check_count(items, state.limits)
-    names = (
-        *("source_language", "target_language", "min_tokens", "beams", "length_penalty"),
-        *("no_repeat_ngram", "temperature"),
-    )
-    options = {name: getattr(fields, name) for name in names if getattr(fields, name) is not None}
-    async with state.shelf.use(fields.model) as loaded:
-        if loaded.model.config.architecture != "encoder-decoder" or not loaded.writes:
-            what = f"The model '{fields.model}' is not for {request.url.path}"
+    fields.check_stream()
+    check_count(as_list(fields.input), state_of(request).limits)
+    path = request.url.path
+    return await answer_call(fields, request, functools.partial(_Rewriting, path))
+
+
+class _Rewriting:
+    """One call of texts for which others are written."""
+
+    def __init__(self, path: str, fields: WriteFields, loaded: Loaded, answers: Answers) -> None:
+        self.path = path
+        self.fields = fields
+        self.loaded = loaded
+        self.answers = answers
+
+    async def start(self) -> None:
+        """Queue it. ApiError where it cannot be answered."""
+        fields = self.fields
+        if self.loaded.model.config.architecture != "encoder-decoder" or not self.loaded.writes:
+            what = f"The model '{fields.model}' is not for {self.path}"
             raise ApiError(400, what, param="model", code="model_not_supported")
-        answers = Answers(loaded, request.state.call, state.limits)
         asked = Asked(
-            items,
-            options,
+            as_list(fields.input),
+            fields.options(),
             seed=fields.seed,
             max_tokens=fields.max_tokens,
             param="input",
             as_configured=True,
         )
-        await until_gone(request.receive, answers.start(asked))
-        found = await until_gone(request.receive, answers.whole())
-    data = [
-        {"index": index, "text": each.text, "finish_reason": each.finish_reason}
-        for index, each in enumerate(found)
-    ]
-    usage = answers.usage
-    return JSONResponse({"object": "list", "data": data, "model": fields.model, "usage": usage})
+        await self.answers.start(asked)
+
+    async def whole(self) -> dict[str, Any]:
+        """All texts."""
+        found = await self.answers.whole()
+        data = [_text(index, each.text, each) for index, each in enumerate(found)]
+        return self._body(data) | {"usage": self.answers.usage}
+
+    async def events(self) -> AsyncIterator[str]:
+        """What is written, as it comes; of beams, when the best of them is known."""
+        async for piece in self.answers.pieces():
+            if piece.delta.text or piece.completion is not None:
+                yield event(self._body([_text(piece.index, piece.delta.text, piece.completion)]))
+        if self.fields.wants_usage:
+            yield event(self._body([]) | {"usage": self.answers.usage})
+        yield DONE
+
+    def _body(self, data: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"object": "list", "data": data, "model": self.fields.model}
+
+
+def _text(index: int, text: str, ended: Completion | None) -> dict[str, Any]:
+    """A text that was written or a part of it. ended: how, where it has."""
+    reason = None if ended is None else ended.finish_reason
+    return {"index": index, "text": text, "finish_reason": reason}
 
 
 @router.post("/v1/rerank")

@@ -53,65 +53,78 @@ def _encoding(name: str | None) -> str | None:
 
 class DataSettings(Section):
     seq_len: int = Field(
-        default=256, ge=2, description="tokens of a pretraining sequence: longer documents are cut"
+        default=256,
+        ge=2,
+        description="length of a pretraining sequence in tokens; longer documents are split",
     )
     dev_tokens: int = Field(
         default=262_144,
         ge=0,
-        description="most tokens that pretraining is judged on while it goes; 0: all held out",
+        description="maximum number of held-out tokens for evaluations during pretraining; 0: all",
     )
     max_length: int = Field(
-        default=512, ge=4, description="tokens of a text that are kept, special tokens included"
+        default=512,
+        ge=4,
+        description="maximum number of tokens per text, special tokens included; longer texts"
+        " are truncated",
     )
     truncation: Literal["head-tail", "head", "tail"] = Field(
         default="head-tail",
-        description="which part of a longer text is kept; head-tail keeps a quarter from the start",
+        description="which part of a longer text is kept; head-tail keeps a quarter from the"
+        " start and the rest from the end",
     )
     dev_fraction: float | None = Field(
         default=0.1,
         gt=0,
         lt=1,
         description=(
-            "share of train taken for dev where there is none; None: 0.01 of the documents, 0.1 of"
-            " one alone"
+            "fraction of train that becomes dev if there is none; none: 0.1, in"
+            " pretraining 0.01 of the documents, or 0.1 of a single one"
         ),
     )
     test_fraction: float = Field(
-        default=0.1, gt=0, lt=1, description="share taken for test where no split is given"
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="fraction of the data that becomes test if there are no splits",
     )
     folds: int | None = Field(
         default=None,
         ge=2,
-        description="parts of the training rows, of which one is test; None: test is as it comes",
+        description="number of folds of the training rows, one of which is test; none: no"
+        " cross-validation",
     )
     fold: int | None = Field(
-        default=None, ge=1, description="which of data.folds is test, from 1; --folds runs all"
+        default=None, ge=1, description="the fold that is test, from 1; --folds runs all of them"
     )
     share: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="share of the training rows that is trained on; None: all",
+        description="fraction of the training rows to use; none: all",
     )
-    dev_max: int = Field(default=2000, ge=1, description="most examples taken from train for dev")
+    dev_max: int = Field(
+        default=2000, ge=1, description="maximum number of examples taken from train for dev"
+    )
     invalid: Literal["error", "drop"] = Field(
-        default="error", description="what an unusable row does: stop, or be counted"
+        default="error", description="what to do with an unusable row: stop, or drop and count it"
     )
     conflicts: Literal["keep", "drop"] | None = Field(
         default=None,
-        description="rows of train whose text has several labels: kept, or left out; None: kept",
+        description="training rows whose text occurs with different labels: keep or drop; none:"
+        " keep",
     )
     decimal_comma: bool | None = Field(
         default=None,
         description=(
-            "whether 1,5 is one and a half among scores; None: where semicolons part the columns"
+            "read 1,5 as one and a half in scores; none: if semicolons separate the columns"
         ),
     )
     encoding: Annotated[str | None, AfterValidator(_encoding)] = Field(
         default=None,
         description=(
-            "of files that are not UTF-8, as gb18030 or windows-1252; None: they are an error that"
-            " names the likely ones"
+            "encoding of files that are not UTF-8, such as gb18030 or windows-1252;"
+            " none: such files are an error that lists the likely encodings"
         ),
     )
     duplicates: bool = Field(
@@ -120,16 +133,18 @@ class DataSettings(Section):
     source_language: str | None = Field(
         default=None,
         description=(
-            "of the texts, by the code of a model of many languages; None: as its tokenizer says"
+            "language of the texts, as a code of a multilingual model; none: the"
+            " tokenizer's default"
         ),
     )
     target_language: str | None = Field(
         default=None,
-        description="that such a model writes, by its code; None: as its tokenizer and config say",
+        description="language that a multilingual model generates, as its code; none: the"
+        " default of its tokenizer and config",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the automatic split")
     shard_tokens: int = Field(
-        default=1 << 26, ge=1, description="tokens after which a corpus begins another file"
+        default=1 << 26, ge=1, description="number of tokens per file of a corpus"
     )
 
     @classmethod
@@ -146,237 +161,284 @@ class DataSettings(Section):
 class TokenizerSettings(Section):
     kind: Literal["bpe", "wordpiece", "unigram", "characters", "bytes"] = Field(
         default="bpe",
-        description="what a tokenizer that is trained is; bpe is byte-level and knows every text",
+        description="kind of tokenizer to train; bpe is byte-level and can encode any text",
     )
     vocab_size: int = Field(
-        default=8192, ge=2, le=1 << 24, description="tokens, special ones included"
+        default=8192, ge=2, le=1 << 24, description="vocabulary size, special tokens included"
     )
     min_frequency: int = Field(
-        default=2, ge=0, description="times that a token must occur in the text"
+        default=2, ge=0, description="minimum frequency of a token in the text"
     )
-    lower: bool = Field(default=False, description="write the text in small letters first")
-    accents: bool = Field(default=True, description="keep accents; false: strip them first")
+    lower: bool = Field(default=False, description="lowercase the text")
+    accents: bool = Field(default=True, description="keep accents; false: strip them")
     normalise: Literal["none", "nfc", "nfkc"] = Field(
         default="none",
-        description=(
-            "Unicode normalisation, which makes equal what looks alike; none: text comes back"
-        ),
+        description=("Unicode normalisation of the text; none: decoding gives back the exact text"),
     )
-    digits: bool = Field(default=False, description="each digit is a token of its own")
-    chinese: bool = Field(default=True, description="wordpiece: each Chinese character is a word")
+    digits: bool = Field(default=False, description="make each digit a token of its own")
+    chinese: bool = Field(
+        default=True, description="wordpiece: treat each Chinese character as a word"
+    )
     special: tuple[str, ...] = Field(
-        default=(), description="more special tokens, such as <|user|>,<|model|>"
+        default=(), description="additional special tokens, such as <|user|>,<|model|>"
     )
     sentinels: int = Field(
-        default=0, ge=0, le=1000, description="tokens <extra_id_0> and on, which denoising needs"
+        default=0,
+        ge=0,
+        le=1000,
+        description="number of sentinel tokens <extra_id_0>, <extra_id_1>, ..., which denoising"
+        " needs",
     )
     sample: int | None = Field(
         default=None,
         ge=0,
         description=(
-            "characters of each source to train on; 0: all; None: 50 million, 10 for unigram, which"
-            " is slow"
+            "number of characters of each source to train on; 0: all; none: 50 million,"
+            " or 10 million for unigram, which is slow"
         ),
     )
 
 
 class ModelSettings(Section):
     dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="hidden dropout in training; None: the model's own"
+        default=None,
+        ge=0,
+        lt=1,
+        description="hidden dropout in training; none: as in the model's config",
     )
     attention_dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="None: the model's own"
+        default=None,
+        ge=0,
+        lt=1,
+        description="attention dropout in training; none: as in the model's config",
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a Hub model")
     adapter: Literal["lora", "dora", "ia3"] | None = Field(
         default=None,
         description=(
-            "train a few numbers beside the matrices, which stay as they are, and save them alone;"
-            " None: train all"
+            "train an adapter of this kind with the model frozen, and save only the"
+            " adapter; none: train all weights"
         ),
     )
-    lora_rank: int | None = Field(
-        default=None, ge=1, description="rank of LoRA's and DoRA's products; None: 8"
-    )
+    lora_rank: int | None = Field(default=None, ge=1, description="rank of LoRA and DoRA; none: 8")
     lora_alpha: float | None = Field(
         default=None,
         gt=0,
-        description="they are multiplied by lora_alpha / lora_rank; None: twice the rank",
+        description="LoRA's scale is lora_alpha / lora_rank; none: twice the rank",
     )
     lora_targets: tuple[str, ...] | None = Field(
         default=None,
         description=(
-            "the linear maps that have adapters, by the ends of their published names, as"
-            " q_proj,v_proj; all-linear: all; None: queries and values, of ia3 keys, values"
-            " and what the feed-forward's second map reads"
+            "the linear layers with adapters, by the ends of their published names,"
+            " such as q_proj,v_proj; all-linear: all; none: queries and values, and for"
+            " ia3 keys, values and the input of the feed-forward's second layer"
         ),
     )
     lora_dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="dropout of what LoRA's products read; None: 0"
+        default=None, ge=0, lt=1, description="dropout before LoRA's matrices; none: 0"
     )
     rslora: bool | None = Field(
         default=None,
-        description="rank-stabilised LoRA: multiplied by lora_alpha / sqrt(lora_rank) instead",
+        description="rank-stabilised LoRA: the scale is lora_alpha / sqrt(lora_rank)",
     )
     freeze: tuple[str, ...] | None = Field(
         default=None,
         description=(
-            "parts that are not trained: embeddings, layers as 0-5 or 3, or body, which is all but"
-            " the head"
+            "frozen parts: embeddings, layers such as 0-5 or 3, or body, which is"
+            " everything but the head"
         ),
     )
     base_weights: Literal["fp32", "bf16", "int8", "int4"] | None = Field(
         default=None,
         description=(
-            "what the matrices beside the adapters are held in, as of langue.load(weights=); int8"
+            "number type of the frozen matrices, as in langue.load(weights=...); int8"
             " and int4 are QLoRA"
         ),
     )
     preset: str | None = Field(
         default=None,
         description=(
-            "a new model's architecture: langue, gpt2, llama, bert, t5, or a published size of one"
+            "architecture of a new model: langue, gpt2, llama, bert, t5, or a published size of one"
         ),
     )
     size: str | None = Field(
-        default=None, description="parameters of a new model, as 10M: depth, width and heads follow"
+        default=None,
+        description="number of parameters of a new model, such as 10M, from which depth, width"
+        " and heads follow",
     )
     dim: int | None = Field(
-        default=None, ge=1, description="width; this and the axes below change the preset's"
+        default=None, ge=1, description="width; this and the settings below change the preset"
     )
     n_layers: int | None = Field(
-        default=None, ge=1, description="depth, of each side of an encoder-decoder"
+        default=None, ge=1, description="number of layers, in an encoder-decoder of each side"
     )
-    n_heads: int | None = Field(default=None, ge=1, description="attention heads")
+    n_heads: int | None = Field(default=None, ge=1, description="number of attention heads")
     kv_heads: int | None = Field(
-        default=None, ge=1, description="heads of keys and values, which divide n_heads"
+        default=None, ge=1, description="number of key-value heads, a divisor of n_heads"
     )
     ffn_dim: int | None = Field(default=None, ge=1, description="inner width of the feed-forward")
     activation: Literal["gelu", "gelu_tanh", "relu", "silu", "relu_squared"] | None = Field(
-        default=None, description="of the feed-forward"
+        default=None, description="activation of the feed-forward"
     )
-    gated: bool | None = Field(default=None, description="gated feed-forward, as SwiGLU")
-    tied: bool | None = Field(default=None, description="the output matrix is the embedding's")
-    bias: bool | None = Field(default=None, description="biases of the matrices")
-    qk_norm: bool | None = Field(default=None, description="a norm over queries and keys")
-    logit_cap: float | None = Field(default=None, ge=0, description="c tanh(logit / c); 0: none")
-    rotary_base: float | None = Field(default=None, gt=0, description="of rotary positions")
+    gated: bool | None = Field(default=None, description="gated feed-forward, such as SwiGLU")
+    tied: bool | None = Field(default=None, description="tie the output matrix to the embedding")
+    bias: bool | None = Field(default=None, description="biases in the linear layers")
+    qk_norm: bool | None = Field(default=None, description="normalise queries and keys")
+    logit_cap: float | None = Field(
+        default=None, ge=0, description="cap of the logits, c tanh(logit / c); 0: none"
+    )
+    rotary_base: float | None = Field(
+        default=None, gt=0, description="base of the rotary position embedding"
+    )
 
 
 class TrainSettings(Section):
-    epochs: float = Field(default=3.0, gt=0, description="epochs over the training set")
-    max_steps: int = Field(default=0, ge=0, description="stop after so many steps; 0: no limit")
-    batch_tokens: int = Field(default=8192, ge=16, description="most tokens in a batch")
+    epochs: float = Field(default=3.0, gt=0, description="number of epochs")
+    max_steps: int = Field(default=0, ge=0, description="maximum number of steps; 0: no limit")
+    batch_tokens: int = Field(default=8192, ge=16, description="maximum number of tokens per batch")
     batch_examples: int = Field(
-        default=32, ge=0, description="most examples in a batch; 0: no limit but the tokens"
+        default=32,
+        ge=0,
+        description="maximum number of examples per batch; 0: limited only by tokens",
     )
-    accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="number of batches whose gradients are accumulated for one step",
+    )
     lr: float = Field(default=1e-4, gt=0, description="peak learning rate")
     layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="rate of a layer relative to the one above it"
+        default=1.0,
+        gt=0,
+        le=1,
+        description="learning rate of a layer relative to the layer above it",
     )
     weight_decay: float = Field(
-        default=0.01, ge=0, description="decoupled weight decay of the matrices"
+        default=0.01, ge=0, description="decoupled weight decay of the weight matrices"
     )
-    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="AdamW's moments")
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="AdamW's betas")
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
-    clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    clip: float = Field(default=1.0, ge=0, description="maximum gradient norm; 0: no clipping")
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw",
         description=(
-            "muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest"
+            "muon: orthogonalised momentum for the weight matrices of the blocks, AdamW"
+            " for the other parameters"
         ),
     )
-    momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's")
-    muon_scale: float = Field(default=1.0, gt=0, description="Muon's rate relative to train.lr")
-    schedule: Literal["linear", "cosine", "wsd", "constant"] = Field(
-        default="linear", description="decay after the warm-up; wsd: constant, then a linear fall"
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="momentum of Muon")
+    muon_scale: float = Field(
+        default=1.0, gt=0, description="Muon's learning rate relative to train.lr"
     )
-    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps that warm up")
+    schedule: Literal["linear", "cosine", "wsd", "constant"] = Field(
+        default="linear",
+        description="schedule of the learning rate after warm-up; wsd: constant, then a linear"
+        " decay",
+    )
+    warmup: float = Field(
+        default=0.1, ge=0, lt=1, description="fraction of the steps used for warm-up"
+    )
     decay: float = Field(
-        default=0.2, gt=0, le=1, description="share of the steps in which wsd falls"
+        default=0.2, gt=0, le=1, description="fraction of the steps in which wsd decays"
     )
     min_lr_ratio: float = Field(
-        default=0.0, ge=0, le=1, description="share of the peak rate that the decay ends at"
+        default=0.0, ge=0, le=1, description="final learning rate as a fraction of the peak"
     )
     ema: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="decay of a running average of the weights, which is judged and kept; 0: none",
+        description="decay of an exponential moving average of the weights, which is evaluated"
+        " and saved; 0: none",
     )
     z_loss: float = Field(
         default=0.0,
         ge=0,
-        description="weight of log(Z)^2 in the loss of a language model, which keeps logits small",
+        description="weight of the z-loss, log(Z)^2, which keeps the logits of a language model"
+        " small",
     )
     ramp_steps: int = Field(
         default=0,
         ge=0,
         description=(
-            "steps over which a pretraining batch grows from an eighth of batch_tokens to all"
+            "number of steps over which the pretraining batch grows from an eighth of"
+            " batch_tokens to its full size"
         ),
     )
     activation_checkpointing: bool = Field(
         default=False,
         description=(
-            "compute each block again in the backward pass instead of keeping it: less memory"
+            "recompute each block in the backward pass instead of storing its"
+            " activations, which saves memory"
         ),
     )
     compile: bool = Field(
         default=False,
         description=(
-            "have PyTorch's compiler fuse blocks and loss: slow to begin, then faster (on a CPU 5"
-            " to 10%)"
+            "compile blocks and loss with torch.compile: a slow start, then faster (5"
+            " to 10% on a CPU)"
         ),
     )
     parallel: Literal["auto", "ddp", "fsdp", "tp"] = Field(
         default="auto",
         description=(
-            "several processes: each with the whole model (ddp, which auto is), sharing its weights"
-            " (fsdp), or each with some heads and columns of every block (tp)"
+            "distribution over several processes: each holds the whole model (ddp, the"
+            " default), a shard of the weights (fsdp), or some heads and columns of"
+            " every block (tp)"
         ),
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop",
         description=(
-            "what a step does whose loss is not finite, or a spike: stop, or leave the weights"
+            "what to do if the loss of a step is not finite or a spike: stop, or skip the update"
         ),
     )
     spike: float = Field(
         default=0.0,
         ge=0,
-        description="a loss so many standard deviations above its last 100 is a spike; 0: none is",
+        description="a loss this number of standard deviations above the last 100 is a spike;"
+        " 0: never",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        default="auto", description="auto asks the hardware"
+        default="auto",
+        description="number type of the computation; auto: bf16 if the hardware supports it",
     )
     seed: int = Field(
-        default=0, ge=0, lt=2**63, description="seed of the order, the dropout and the new weights"
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="random seed of the data order, dropout and new weights",
     )
     evaluate_every: int = Field(
-        default=0, ge=0, description="steps between dev evaluations; 0: four times an epoch"
+        default=0, ge=0, description="number of steps between evaluations on dev; 0: four per epoch"
     )
     checkpoint_every: int = Field(
         default=0,
         ge=0,
-        description="steps between resumable checkpoints; 0: every epoch, and four a run",
+        description="number of steps between checkpoints for resuming; 0: every epoch, and four"
+        " per run",
     )
-    log_every: int = Field(default=1, ge=1, description="steps between lines of log.jsonl")
+    log_every: int = Field(
+        default=1, ge=1, description="number of steps between lines of log.jsonl"
+    )
     tracker: Literal["none", "tensorboard", "wandb"] = Field(
         default="none",
-        description="who else gets the lines of log.jsonl; each needs the extra of its name",
+        description="experiment tracker that also receives the lines of log.jsonl; it needs the"
+        " extra of its name",
     )
     best: str | None = Field(
         default=None,
         description=(
-            "what the checkpoint that is kept is best in on dev: loss, or a metric of the task,"
-            " such as accuracy or f1_macro, which then is also the run's main metric; None: as the"
-            " task says; in pretraining the loss"
+            "metric on dev by which the best checkpoint is chosen: loss, or a metric of"
+            " the task such as accuracy or f1_macro, which then is also the main metric"
+            " of the run; none: the task's default, in pretraining the loss"
         ),
     )
     patience: int = Field(
-        default=0, ge=0, description="evaluations without gain before stopping early; 0: never"
+        default=0,
+        ge=0,
+        description="number of evaluations without improvement after which training stops"
+        " early; 0: never",
     )
 
 

@@ -1,8 +1,8 @@
 """What arrives: queries, documents, and which documents answer which query.
-What leaves: how high these are ranked, and what counts of words alone find.
+What leaves: the ranks of these, and the baselines that only count words.
 
-BM25 is the baseline of retrieval, TF-IDF that of similarity: an encoder that does not beat them is
-not worth its price.
+BM25 is the baseline of retrieval, TF-IDF that of similarity. An encoder that does not beat them is
+not worth its cost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 K1, B = 1.2, 0.75  # Lucene's
 CUTOFF = 10  # of nDCG and of the wider recall
 METRICS = ("ndcg@10", "mrr", "recall@1", "recall@10")
-BLOCK = 1 << 24  # scores of queries and documents that are held at once
+BLOCK = 1 << 24  # scores of queries and documents held at once
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,16 @@ class Collection:
 
     queries: list[str]
     documents: list[str]
-    first: Ints  # (Q,) the row in which each query stands first
-    places: list[tuple[int, int]]  # of each document, a row that has it and which one of it it is
-    relevant: list[Ints]  # of each query, which of the documents answer it
+    first: Ints  # (Q,) the row in which each query occurs first
+    places: list[tuple[int, int]]  # for each document, a row that has it and its index there
+    relevant: list[Ints]  # for each query, the documents that answer it
 
 
 def collect(queries: Sequence[str], documents: Sequence[Sequence[str]]) -> Collection:
-    """Of rows of a query and documents, of which the first answers it. A query of several rows is
-    one, answered by the first document of each; equal documents are one.
+    """Collect rows of a query and documents, of which the first answers it.
+
+    Equal queries are one query, which the first document of each of its rows answers. Equal
+    documents are one document.
     """
     first: dict[str, int] = {}
     answers: dict[str, dict[int, None]] = {}
@@ -47,70 +49,84 @@ def collect(queries: Sequence[str], documents: Sequence[Sequence[str]]) -> Colle
     places: list[tuple[int, int]] = []
     for row, (query, given) in enumerate(zip(queries, documents, strict=True)):
         first.setdefault(query, row)
-        for place, text in enumerate(given):
+        for index, text in enumerate(given):
             if text not in known:
                 known[text] = len(known)
-                places.append((row, place))
-        answers.setdefault(query, {})[known[given[0]]] = None
-    relevant = [np.asarray(list(answers[query]), np.int64) for query in first]
+                places.append((row, index))
+        answer = known[given[0]]
+        answers.setdefault(query, {})[answer] = None
+    relevant = []
+    for query in first:
+        own = list(answers[query])
+        relevant.append(np.asarray(own, np.int64))
     rows = np.asarray(list(first.values()), np.int64)
     return Collection(list(first), list(known), rows, places, relevant)
 
 
 def ranks(scores: Floats, relevant: Sequence[Ints]) -> list[Ints]:
-    """The ranks, from 1 on, of each query's relevant documents, best first; scores (Q, M).
+    """The ranks, from 1, of each query's relevant documents, best first; scores (Q, M).
 
-    Of equal scores those of other documents come first: a tie never flatters.
+    Among equal scores the irrelevant documents come first, so that a tie never flatters.
     """
     found = []
     for own, right in zip(scores, relevant, strict=True):
-        reached = np.sort(own[right])[::-1]
-        # of all that reach a score, those that are relevant, too
-        above = [int((own >= each).sum() - (reached >= each).sum()) for each in reached]
-        found.append(np.asarray(above) + np.arange(1, len(right) + 1))
+        ascending = np.sort(own[right])
+        best_first = ascending[::-1]
+        irrelevant_before = []
+        for score in best_first:
+            at_least = int((own >= score).sum())
+            relevant_at_least = int((best_first >= score).sum())
+            irrelevant_before.append(at_least - relevant_at_least)
+        own_order = np.arange(1, len(right) + 1)
+        found.append(np.asarray(irrelevant_before) + own_order)
     return found
 
 
 def values(ranked: Sequence[Ints]) -> dict[str, Floats]:
-    """The METRICS of each query, (Q,), by the ranks of its relevant documents.
+    """The METRICS of each query, (Q,), from the ranks of its relevant documents.
 
-    nDCG has gains of 0 and 1 (Järvelin and Kekäläinen 2002); mrr is the inverse of the first rank,
-    however low; recall the share of the relevant documents that is among the first.
+    nDCG has gains of 0 and 1 (Järvelin and Kekäläinen 2002); mrr is the reciprocal of the first
+    rank, without a cutoff; recall is the share of the relevant documents among the first.
     """
     discounts = 1 / np.log2(np.arange(2, CUTOFF + 2))
     found: dict[str, list[float]] = {name: [] for name in METRICS}
     for own in ranked:
+        is_high = own <= CUTOFF
+        high = own[is_high]
         ideal = float(discounts[: len(own)].sum())
-        gained = float(discounts[own[own <= CUTOFF] - 1].sum())
-        found["ndcg@10"].append(gained / ideal)
+        gain = float(discounts[high - 1].sum())
+        is_first = own <= 1
+        found["ndcg@10"].append(gain / ideal)
         found["mrr"].append(1 / float(own[0]))
-        found["recall@1"].append(float((own <= 1).mean()))
-        found["recall@10"].append(float((own <= CUTOFF).mean()))
+        found["recall@1"].append(float(is_first.mean()))
+        found["recall@10"].append(float(is_high.mean()))
     return {name: np.asarray(each) for name, each in found.items()}
 
 
 def cosine_ranks(queries: Floats, documents: Floats, relevant: Sequence[Ints]) -> list[Ints]:
-    """As `ranks`, by the cosine of vectors (Q, D) and (M, D)."""
-    columns = unit(documents).T
+    """`ranks` by the cosine of vectors (Q, D) and (M, D)."""
+    columns = unit(documents).T  # (D, M)
     found: list[Ints] = []
     for begin, end in _blocks(len(queries), columns.shape[1]):
-        found += ranks(unit(queries[begin:end]) @ columns, relevant[begin:end])
+        cosines = unit(queries[begin:end]) @ columns
+        found += ranks(cosines, relevant[begin:end])
     return found
 
 
 def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Vectors (N, D) of length 1; those of length 0 as they are."""
+    """Vectors (N, D) scaled to length 1; those of length 0 as they are."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    divided: npt.NDArray[Any] = vectors / np.where(lengths > 0, lengths, 1)
+    divisors = np.where(lengths > 0, lengths, 1)
+    divided: npt.NDArray[Any] = vectors / divisors
     return divided
 
 
 @dataclass(frozen=True)
 class Mined:
-    """The hard negatives of pairs of a query and an answer, as numbers of documents."""
+    """Hard negatives of pairs of a query and an answer, as indices of documents."""
 
-    negatives: list[list[int]]  # of each pair, the nearest to its query first
-    too_near: int  # documents that were passed over since they may be answers, too
+    negatives: list[list[int]]  # of each pair, nearest to its query first
+    too_near: int  # documents that were skipped since they may be answers
 
 
 def mine(
@@ -122,87 +138,99 @@ def mine(
     skip: int,
     margin: float,
 ) -> Mined:
-    """The documents that are nearest to a query and do not answer it.
+    """Find the documents that are nearest to a query and do not answer it.
 
-    vectors: of the queries (Q, D) and the documents (M, D). pairs: the query and the answer of
-    each, as numbers. Passed over are the `skip` nearest, and documents whose cosine is more than 1
-    - margin times that of the answer: many of those are answers that nobody has marked (de Souza P.
-    Moreira et al. 2024, arXiv:2407.15831, section 3).
+    vectors: of the queries (Q, D) and the documents (M, D). pairs: indices of each query and its
+    answer. Skipped are the `skip` nearest, and documents whose cosine is more than 1 - margin times
+    that of the answer: many of those are answers that nobody has marked (de Souza P. Moreira et al.
+    2024, arXiv:2407.15831, section 3).
     """
     queries = unit(vectors[0])  # (Q, D)
     documents = unit(vectors[1])  # (M, D)
-    number_of = {text: place for place, text in enumerate(whole.documents)}
+    index_of = {text: index for index, text in enumerate(whole.documents)}
     negatives = []
     too_near = 0
     for query, answer in pairs:
         cosines = documents @ queries[query]  # (M,)
         of_answer = float(cosines[answer])
         highest = of_answer - margin * abs(of_answer)
-        barred = set(whole.relevant[query].tolist())
-        barred.add(number_of.get(whole.queries[query], -1))  # a document that is the query itself
+        excluded = set(whole.relevant[query].tolist())
+        query_itself = index_of.get(whole.queries[query], -1)
+        excluded.add(query_itself)
         nearest = np.argsort(-cosines, kind="stable").tolist()
-        others = [each for each in nearest if each not in barred]
-        others = others[skip:]
-        near = int((cosines[others] > highest).sum()) if others else 0
+        candidates = [index for index in nearest if index not in excluded]
+        candidates = candidates[skip:]
+        near = 0
+        if candidates:
+            near = int((cosines[candidates] > highest).sum())
         too_near += near
-        negatives.append(others[near : near + number])
+        negatives.append(candidates[near : near + number])
     return Mined(negatives, too_near)
 
 
 class BM25:
-    """The documents of a collection, by their words (Robertson et al. 1994; idf as Lucene has it,
-    which is never negative).
+    """The BM25 scores of a collection's documents (Robertson et al. 1994; idf as in Lucene, never
+    negative).
 
-    A query's score of a document is the sum over its words w, each as often as it stands there, of
-    log(1 + (M - m_w + 0.5) / (m_w + 0.5)) f / (f + k1 (1 - b + b l / mean l)), where w stands f
+    The score of a document is the sum over the query's words w, repeated ones included, of
+    log(1 + (M - m_w + 0.5) / (m_w + 0.5)) f / (f + k1 (1 - b + b l / mean l)), where w occurs f
     times in the document's l words and in m_w of the M documents.
     """
 
     def __init__(self, documents: Sequence[str], k1: float = K1, b: float = B) -> None:
         self._words = Ngrams(1, min_df=1)
-        counts = self._words.fit(documents)[0].astype(np.float64).tocsr()  # (M, words)
+        fitted = self._words.fit(documents)[0]
+        counts = fitted.astype(np.float64).tocsr()  # (M, words)
         lengths = np.asarray(counts.sum(axis=1)).ravel()  # (M,)
         mean = lengths.mean() if lengths.any() else 1.0
+        n_documents = len(documents)
         holding = np.bincount(counts.indices, minlength=counts.shape[1])  # (words,)
-        idf = np.log1p((len(documents) - holding + 0.5) / (holding + 0.5))
-        # of each word of each document, z of them
-        row = np.repeat(np.arange(len(documents)), np.diff(counts.indptr))  # (z,)
-        slow = k1 * (1 - b + b * lengths[row] / mean)
-        weights = idf[counts.indices] * counts.data / (counts.data + slow)
-        self._weights = sparse.csr_matrix(
-            (weights, counts.indices, counts.indptr), shape=counts.shape
-        )
+        idf = np.log1p((n_documents - holding + 0.5) / (holding + 0.5))
+        # for each of the z pairs of a document and a word of it
+        words_of_document = np.diff(counts.indptr)
+        document = np.repeat(np.arange(n_documents), words_of_document)  # (z,)
+        saturation = k1 * (1 - b + b * lengths[document] / mean)
+        frequency = counts.data
+        weights = idf[counts.indices] * frequency / (frequency + saturation)
+        parts = (weights, counts.indices, counts.indptr)
+        self._weights = sparse.csr_matrix(parts, shape=counts.shape)
 
     def scores(self, queries: Sequence[str]) -> Floats:
-        """(Q, M), dense."""
+        """The score of each document for each query, (Q, M)."""
         asked = self._words.transform(queries)[0].astype(np.float64)
-        found: Floats = (asked @ self._weights.T).toarray()
+        products = asked @ self._weights.T
+        found: Floats = products.toarray()
         return found
 
     def ranks(self, queries: Sequence[str], relevant: Sequence[Ints]) -> list[Ints]:
-        """The ranks of each query's relevant documents, as `ranks` has them."""
+        """The ranks of each query's relevant documents: see `ranks`."""
         found: list[Ints] = []
         for begin, end in _blocks(len(queries), self._weights.shape[0]):
-            found += ranks(self.scores(queries[begin:end]), relevant[begin:end])
+            scores = self.scores(queries[begin:end])
+            found += ranks(scores, relevant[begin:end])
         return found
 
 
 def tfidf_cosines(texts: Sequence[str], pairs: Sequence[str], known: Sequence[str]) -> Floats:
-    """The cosine of the TF-IDF of each text with that of its pair, (N,); 0 where one is empty.
+    """The cosine of the TF-IDF vectors of each text and its pair, (N,); 0 where one is empty.
 
-    known: texts besides by which words are weighed.
+    known: more texts, for the document frequencies.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
 
     counts = Ngrams(1, min_df=1).fit([*texts, *pairs, *known])[0]
-    if not counts.shape[1]:
-        return np.zeros(len(texts))
-    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts).tocsr()
     n = len(texts)
-    cosines = weighted[:n].multiply(weighted[n : 2 * n]).sum(axis=1)
+    if not counts.shape[1]:
+        return np.zeros(n)
+    transformer = TfidfTransformer(sublinear_tf=True)
+    weighted = transformer.fit_transform(counts).tocsr()
+    first = weighted[:n]
+    second = weighted[n : 2 * n]
+    cosines = first.multiply(second).sum(axis=1)
     return np.asarray(cosines, np.float64).ravel()
 
 
 def _blocks(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Ranges of rows that have at most BLOCK scores."""
     size = max(1, BLOCK // max(1, columns))
     return [(begin, min(rows, begin + size)) for begin in range(0, rows, size)]

@@ -25,6 +25,7 @@ from langue.errors import DataError, ModelError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.language_model import LanguageModel
 from langue.settings.sections import DataSettings
 from langue.statistics import kneser_ney
@@ -42,6 +43,7 @@ from langue.tasks.conversations import (
     COLUMNS,
     PARTS,
     Conversation,
+    all_said,
     given_conversation,
     read_conversation,
     roles_renamed,
@@ -60,8 +62,9 @@ from langue.tasks.writing import (
     Written,
     labelled_examples,
 )
-from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, turns_of
+from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, lost_in, turns_of
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
@@ -190,6 +193,7 @@ class Chat(WritingTask):
             row, fault = next(iter(faults.items()))
             raise DataError(fault.what, where=table.where(row), do=fault.do)
         found = labelled(tokenizer, turns)
+        lost = lost_in(tokenizer, found, turns, [all_said(each.messages) for each in golds])
         room = min(data.max_length, config.longest) + 1  # the last token is not read
         learnt = np.asarray([int(each.written[1:room].sum()) for each in found])
         kept = np.flatnonzero(learnt > 0)
@@ -207,6 +211,7 @@ class Chat(WritingTask):
             golds = [golds[row] for row in kept.tolist()]
             found = [found[row] for row in kept.tolist()]
         encoded = _encoded(found, golds, room)
+        encoded = replace(encoded, examples=replace(encoded.examples, lost=lost))
         check_vocabulary(tokenizer, encoded.examples, config)
         self.settle_length(examples_of([[0] * size for size in _longest_turns(found)]))
         return table, encoded
@@ -280,12 +285,15 @@ class Chat(WritingTask):
     ) -> Encoded:
         """Conversations, strings that a user says, or the token ids of a whole prompt."""
         prompts = []
+        lost = Lost(tokenizer)
         for item in items:
             if isinstance(item, list) and item and isinstance(item[0], int):
                 prompts.append(Prompt(item))
-            else:
-                prompts.append(self._prompt(tokenizer, given_conversation(item), config))
-        read = examples_of([prompt.tokens for prompt in prompts] or [[]])
+                continue
+            given = given_conversation(item)
+            prompts.append(self._prompt(tokenizer, given, config))
+            lost.look_for_names([all_said(given.prompt)])
+        read = replace(examples_of([prompt.tokens for prompt in prompts] or [[]]), lost=lost)
         return Encoded(read, len(read), context=prompts)
 
     def _prompt(
@@ -361,11 +369,9 @@ class Chat(WritingTask):
             except ModelError:  # too long to be answered, and no more than a sample
                 continue
             asked.append(row)
-        was_training = model.training
-        model.eval()
-        for row, written in zip(asked, self.write(model, prompts, dtype), strict=True):
-            found[row] = replace(found[row], texts=written.texts, source=written.source)
-        model.train(was_training)
+        with evaluating(model):
+            for row, written in zip(asked, self.write(model, prompts, dtype), strict=True):
+                found[row] = replace(found[row], texts=written.texts, source=written.source)
         if progress is not None:
             progress(len(encoded))
         return found, loss
@@ -376,26 +382,20 @@ class Chat(WritingTask):
     ) -> tuple[list[Answered], float | None]:
         """Sums over the assistant's tokens of each row, and the mean loss."""
         assert isinstance(model, LanguageModel)
-        was_training = model.training
-        model.eval()
-        examples = encoded.examples
-        sums = np.zeros((3, len(examples)))  # nats, tokens, right ones
-        longest = int(examples.lengths.max(initial=1))
-        for rows in sorted_batches(examples.lengths, max(LOSS_TOKENS, longest)):
-            batch = gather(examples, rows, device)
-            assert batch.labels is not None
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                states = select_labelled(language_states(model, batch), batch)
-                losses, right = token_losses(model, states, batch.labels)
-            places = batch.places
-            if places is None:
-                places = torch.arange(batch.n_tokens, device=device)
-            of = torch.searchsorted(batch.starts, places, right=True) - 1
-            row = batch.rows[of.cpu().numpy()]
-            np.add.at(sums[0], row, losses.cpu().numpy())
-            np.add.at(sums[1], row, 1)
-            np.add.at(sums[2], row, right.cpu().numpy())
-        model.train(was_training)
+        with evaluating(model):
+            examples = encoded.examples
+            sums = np.zeros((3, len(examples)))  # nats, tokens, right ones
+            longest = int(examples.lengths.max(initial=1))
+            for rows in sorted_batches(examples.lengths, max(LOSS_TOKENS, longest)):
+                batch = gather(examples, rows, device)
+                assert batch.labels is not None
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    states = select_labelled(language_states(model, batch), batch)
+                    losses, right = token_losses(model, states, batch.labels)
+                row = batch.rows[batch.label_sequences.cpu().numpy()]
+                np.add.at(sums[0], row, losses.cpu().numpy())
+                np.add.at(sums[1], row, 1)
+                np.add.at(sums[2], row, right.cpu().numpy())
         found = [Answered([], [], "", *row) for row in sums.T.tolist()]
         total = float(sums[1].sum())
         return found, float(sums[0].sum()) / total if total else None

@@ -69,8 +69,9 @@ def template_field() -> Any:
     return Field(
         default=None,
         description=(
-            "chat template: chatml, which adds two tokens to the model, plain, which adds none, or"
-            " a file of Jinja; None: the model's own, or chatml where it has none"
+            "chat template: chatml, which adds two tokens to the model; plain, which"
+            " adds none; or a Jinja file; none: the model's own, or chatml if it has"
+            " none"
         ),
     )
 

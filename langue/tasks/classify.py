@@ -49,34 +49,39 @@ def _label_name(value: Any) -> Any:
 
 class ClassifyOptions(PooledOptions):
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="share of each target spread over all labels"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="label smoothing: fraction of each target that is spread over all labels",
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
         description=(
-            "balanced: the texts of each label weigh as much together as another's; with several"
-            " labels a text, those that have a label as much as those that lack it"
+            "balanced: all labels have the same total weight; for multi-label data,"
+            " presence and absence of each label have the same total weight"
         ),
     )
     multi_label: bool | None = Field(
         default=None,
         description=(
-            "a text may carry any number of labels, a|b; None: one, and what looks like several is"
-            " asked about; false: one, whatever its name"
+            "multi-label classification, with labels written a|b; none: single-label,"
+            " and data that looks like multi-label is an error; false: single-label in"
+            " any case"
         ),
     )
     merge_labels: bool | None = Field(
         default=None,
         description=(
-            "labels that differ by blanks, case, Unicode form or invisible marks alone are one,"
-            " spelt as most rows have it; None: they are different ones"
+            "merge labels that differ only in whitespace, case, Unicode form or"
+            " invisible characters, into the most frequent spelling; none: keep them"
+            " apart"
         ),
     )
     positive: Annotated[str | None, BeforeValidator(_label_name)] = Field(
         default=None,
         description=(
-            "of two labels, the one that precision, recall and F1 are of; None: the rarer in"
-            " training"
+            "with two labels, the one that precision, recall and F1 refer to; none: the"
+            " rarer one in training"
         ),
         json_schema_extra={"verbatim": True},
     )

@@ -64,6 +64,11 @@ def said_in(message: Mapping[str, Any]) -> str:
     return said if not calls else f"{said}{json.dumps(calls, ensure_ascii=False)}"
 
 
+def all_said(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What messages say, without the names of roles, which a template writes."""
+    return "\n".join(map(said_in, messages))
+
+
 def rows_of(table: "Table", names: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
     """Of each row what these columns hold, where they are there."""
     there = [name for name in names if name in table.rows.column_names]

@@ -21,10 +21,10 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 class DenoiseOptions(Section):
     noise_ratio: float = Field(
-        default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out"
+        default=0.15, gt=0, lt=1, description="fraction of the tokens that denoising removes"
     )
     noise_span: float = Field(
-        default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once"
+        default=3.0, ge=1, description="mean length, in tokens, of the spans that denoising removes"
     )
 
 

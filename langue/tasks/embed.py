@@ -399,8 +399,7 @@ class Embed(Task):
         bare[encoded.row[encoded.examples.lengths == 0]] = True
         kept = rows_with_tokens(table, ~bare, data, lambda row: "one of its texts has no tokens")
         if kept is not None:
-            rest = [golds[row] for row in kept]
-            return self.encode(tokenizer, table.select(kept), rest, data, config)
+            return self.encode_rows(kept, tokenizer, table, golds, data, config)
         if encoded.examples.cut.any():
             self._notes.append(f"{table.origin}: longer texts lose their end, not their middle")
         return table, encoded

@@ -21,61 +21,65 @@ class EmbedOptions(Section):
     loss: Literal["auto", "cosine", "cosent", "in_batch", "triplet", "margin_mse"] = Field(
         default="auto",
         description=(
-            "cosine, cosent: of pairs with scores; in_batch: the other answers of a batch, and"
-            " negatives, are what does not answer; triplet: of negatives; margin_mse: of negatives"
-            " with scores of a teacher; auto: the first of these that the columns allow"
+            "cosine, cosent: for pairs with scores; in_batch: the other answers of the"
+            " batch, and given negatives, are wrong answers; triplet: for given"
+            " negatives; margin_mse: for negatives with scores of a teacher; auto: the"
+            " first of these that fits the columns"
         ),
     )
     pooling: Literal["auto", "mean", "first", "last", "max", "mean_sqrt_len", "weightedmean"] = (
         Field(
             default="auto",
             description=(
-                "how a text's hidden states become one vector; auto: as the model's folder says,"
-                " else last for a causal decoder and mean for others"
+                "pooling of a text's hidden states; auto: as in the model's folder, else"
+                " last for a causal decoder and mean for other models"
             ),
         )
     )
     normalize: bool | None = Field(
         default=None,
         description=(
-            "give vectors of length 1; None: as the folder of sentence-transformers says, of others"
-            " yes unless the loss is margin_mse"
+            "scale vectors to length 1; none: as in the sentence-transformers folder,"
+            " else yes unless the loss is margin_mse"
         ),
     )
     scale: float = Field(
-        default=20.0, gt=0, description="what cosines are multiplied by in in_batch and cosent"
+        default=20.0, gt=0, description="factor of the cosines in in_batch and cosent"
     )
     symmetric: bool = Field(
-        default=False, description="in_batch: also find each answer's query among the queries"
+        default=False, description="in_batch: also retrieve each answer's query among the queries"
     )
     margin: float = Field(
-        default=0.5, gt=0, lt=2, description="triplet: by how much cosines are to differ"
+        default=0.5, gt=0, lt=2, description="triplet: the margin between the cosines"
     )
     matryoshka: tuple[int, ...] = Field(
         default=(),
-        description="sizes that vectors may be cut to, which are trained beside the whole",
+        description="Matryoshka sizes: vectors may be truncated to these, which are trained"
+        " together with the full size",
     )
     cached_tokens: int = Field(
         default=0,
         ge=0,
         description=(
-            "tokens of a batch that are passed at a time, twice, with the same gradients: large"
-            " batches of in_batch in little memory; 0: all at once"
+            "GradCache: number of tokens of a batch that are computed at a time, in two"
+            " passes with the same gradients, so that large in_batch batches fit in"
+            " memory; 0: all at once"
         ),
     )
     score_max: float | None = Field(
         default=None,
         gt=0,
         description=(
-            "what scores of pairs are divided by; None: the smallest of 1, 2, 3, 4, 5, 10 and 100"
-            " that no training score is above"
+            "what the scores of pairs are divided by; none: the smallest of 1, 2, 3, 4,"
+            " 5, 10 and 100 that is no less than any training score"
         ),
     )
     query_prompt: str | None = Field(
         default=None,
-        description="put before each text; None: the folder's, of pairs with scores its default",
+        description="prompt before each text; none: the query prompt of the folder, or for"
+        " pairs with scores its default prompt",
     )
     document_prompt: str | None = Field(
         default=None,
-        description="put before each pair and negative; None: as query_prompt",
+        description="prompt before each pair and negative; none: as query_prompt",
     )

@@ -52,21 +52,21 @@ NAMED = 5  # rows that a note names
 
 class ExtractOptions(Section):
     max_answer_tokens: int = Field(
-        default=30, ge=1, description="tokens that an answer may have; longer ones are never given"
+        default=30, ge=1, description="maximum number of tokens of an answer"
     )
-    n_best: int = Field(default=20, ge=1, description="answers of a question that are kept")
+    n_best: int = Field(default=20, ge=1, description="number of answers kept per question")
     no_answer_threshold: float | None = Field(
         default=None,
         description=(
-            "no answer is given where it is likelier than the best one by more than this natural"
-            " logarithm of odds; None: the best one on dev"
+            "a question has no answer if the log-odds of no answer over the best answer"
+            " exceed this; none: the best threshold on dev"
         ),
     )
     stride: int = Field(
-        default=128, ge=0, description="tokens that the windows of a long context have in common"
+        default=128, ge=0, description="overlap of the windows of a long context, in tokens"
     )
     dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="dropout before the head; published classes have none"
+        default=0.0, ge=0, lt=1, description="dropout before the head; published models have none"
     )
 
 
@@ -277,8 +277,7 @@ class Extract(Task):
         encoded, cut = self._encoded(self._pairs(table), golds, tokenizer, data, config)
         kept = rows_with_tokens(table, encoded.rows_with_tokens(), data)
         if kept is not None:
-            rest = None if golds is None else [golds[row] for row in kept]
-            return self.encode(tokenizer, table.select(kept), rest, data, config)
+            return self.encode_rows(kept, tokenizer, table, golds, data, config)
         if cut.any():
             first = table.where(int(np.flatnonzero(cut)[0]))
             self._notes.append(f"{table.origin}: {_cut_note(cut, data, config)}, first {first}")

@@ -21,6 +21,7 @@ from langue.data.batch import Batch, Examples, Pairs
 from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, Stream
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.kernels import chunk_size
 from langue.model.language_model import LanguageModel, init_weights
 from langue.runtime import device_memory
@@ -174,25 +175,21 @@ class LanguageObjective(Objective):
     ) -> "DocumentLosses":
         """How well each held-out document is predicted."""
         assert isinstance(model, LanguageModel)
-        was_training = model.training
-        model.eval()
-        found = DocumentLosses.nothing(dev.stream.corpus.lengths)
-        for rows, batch in dev.batches(device):
-            side = self.predicted(batch)
-            assert side.labels is not None
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                states = self.states(model, batch)
-                losses, right = token_losses(model, select_labelled(states, side), side.labels)
-                shares = self.shares(model, states, batch)
-            places = (
-                torch.arange(side.n_tokens, device=device) if side.places is None else side.places
-            )
-            shares |= {"accuracy": (torch.searchsorted(side.starts, places, right=True) - 1, right)}
-            documents = rows[side.rows, 0]
-            found.add_losses(documents[shares["accuracy"][0].cpu().numpy()], losses.cpu().numpy())
-            for name, (sequence, correct) in shares.items():
-                found.add_share(name, documents[sequence.cpu().numpy()], correct.cpu().numpy())
-        model.train(was_training)
+        with evaluating(model):
+            found = DocumentLosses.nothing(dev.stream.corpus.lengths)
+            for rows, batch in dev.batches(device):
+                side = self.predicted(batch)
+                assert side.labels is not None
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    states = self.states(model, batch)
+                    losses, right = token_losses(model, select_labelled(states, side), side.labels)
+                    shares = self.shares(model, states, batch)
+                sequences = side.label_sequences
+                shares |= {"accuracy": (sequences, right)}
+                documents = rows[side.rows, 0]
+                found.add_losses(documents[sequences.cpu().numpy()], losses.cpu().numpy())
+                for name, (sequence, correct) in shares.items():
+                    found.add_share(name, documents[sequence.cpu().numpy()], correct.cpu().numpy())
         return found
 
     def metrics(self, loss: float, dev: "HeldOutSet", shares: dict[str, float]) -> Metrics:

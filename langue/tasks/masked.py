@@ -37,16 +37,16 @@ WORD = 2  # what a token's random numbers are for
 
 class MaskedOptions(Section):
     mask_ratio: float = Field(
-        default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts"
+        default=0.15, gt=0, lt=1, description="masked LM: fraction of the tokens to predict"
     )
     whole_words: bool = Field(
-        default=False, description="masked LM: mask all tokens of a word or none"
+        default=False, description="masked LM: mask all tokens of a word or none of them"
     )
     pairs: Literal["none", "next", "order"] = Field(
         default="none",
         description=(
-            "masked LM: also tell whether a chunk's second part follows (next) or comes first"
-            " (order)"
+            "masked LM: also predict whether the second part of a chunk follows the"
+            " first (next), or which part comes first (order)"
         ),
     )
 

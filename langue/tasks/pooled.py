@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 class PooledOptions(Section):
     pooling: Literal["auto", "mean", "first", "last"] = Field(
         default="auto",
-        description=(
-            "how a text's hidden states become one vector; auto: last for a causal decoder, else"
-            " mean"
-        ),
+        description="pooling of a text's hidden states; auto: last for a causal decoder, else mean",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
 

@@ -27,6 +27,7 @@ from langue.errors import DataError, LangueError, ModelError, SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.language_model import build_on_meta
 from langue.settings.sections import DataSettings, Section, Settings
 from langue.statistics.metrics import Measure
@@ -64,9 +65,10 @@ from langue.tasks.preference_rows import (
 )
 from langue.tasks.task import Baseline
 from langue.tasks.writing import HEAD, LanguageTask, end_token
-from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, turns_of
+from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, lost_in, turns_of
 from langue.text.tokenizers.flags import frame_of
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
@@ -79,28 +81,28 @@ class PreferenceOptions(Section):
     loss: Literal["sigmoid", "ipo", "hinge", "robust", "orpo", "simpo", "kto"] = Field(
         default="sigmoid",
         description=(
-            "what is minimised: sigmoid is DPO; ipo, hinge and robust are variants of it; orpo and"
-            " simpo need no reference model; kto learns from single answers, good and bad: its"
-            " divergence is the mean gain, over a batch, of prompts with the answer of the row"
-            " before in the data (trl turns the answers round within blocks of a batch's rows)"
+            "the loss: sigmoid is DPO, and ipo, hinge and robust are its variants; orpo"
+            " and simpo need no reference model; kto learns from single answers, good"
+            " and bad (its KL term is the mean gain, over a batch, of prompts with the"
+            " answer of the preceding row of the data; trl rotates the answers within a"
+            " batch)"
         ),
     )
     beta: float = Field(
         default=0.1,
         gt=0,
-        description="how far the model is held to what it began as; simpo, orpo: scale of rewards",
+        description="strength of the constraint to the reference model; for simpo and orpo, the"
+        " scale of the rewards",
     )
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
         lt=0.5,
-        description="sigmoid, robust: the share of preferences that are wrong",
+        description="sigmoid, robust: the fraction of preferences that is assumed to be wrong",
     )
-    gamma: float = Field(
-        default=0.5, ge=0, description="simpo: by how much the chosen answer is to be ahead"
-    )
-    good_weight: float = Field(default=1.0, gt=0, description="kto: weight of good answers")
-    bad_weight: float = Field(default=1.0, gt=0, description="kto: weight of bad answers")
+    gamma: float = Field(default=0.5, ge=0, description="simpo: the margin between the rewards")
+    good_weight: float = Field(default=1.0, gt=0, description="kto: weight of the good answers")
+    bad_weight: float = Field(default=1.0, gt=0, description="kto: weight of the bad answers")
     template: str | None = template_field()
 
 
@@ -288,7 +290,7 @@ class Preference(LanguageTask):
         data: DataSettings,
         config: ModelConfig,
     ) -> tuple["Table", Encoded]:
-        found, faults = self._labelled(tokenizer, golds)
+        found, faults, lost = self._labelled(tokenizer, golds)
         if faults and data.invalid == "error":
             row, fault = next(iter(faults.items()))
             raise DataError(fault.what, where=table.where(row), do=fault.do)
@@ -306,7 +308,7 @@ class Preference(LanguageTask):
             table = table.select(usable)
             golds = [golds[row] for row in usable.tolist()]
             found = [found[2 * row + side] for row in usable.tolist() for side in (0, 1)]
-        encoded = encoded_pairs(found, golds, room)
+        encoded = encoded_pairs(found, golds, room, lost)
         check_vocabulary(tokenizer, encoded.examples, config)
         return table, replace(encoded, golds=golds)
 
@@ -320,31 +322,37 @@ class Preference(LanguageTask):
     ) -> Encoded:
         """Records of the columns of training; a row of one answer needs no label."""
         rows = [read_preference(as_row(item), lambda: "the row", judged=False) for item in items]
-        found, faults = self._labelled(tokenizer, rows)
+        found, faults, lost = self._labelled(tokenizer, rows)
         for fault in faults.values():
             raise fault
-        return encoded_pairs(found, rows, min(data.max_length, config.longest) + 1)
+        return encoded_pairs(found, rows, min(data.max_length, config.longest) + 1, lost)
 
     def _labelled(
         self, tokenizer: Tokenizer, golds: Sequence[Preferred]
-    ) -> tuple[list[Labelled], dict[int, DataError]]:
-        """Two sequences a row, as tokens, and what is wrong with rows that cannot be written.
+    ) -> tuple[list[Labelled], dict[int, DataError], Lost]:
+        """Two sequences a row, as tokens, what is wrong with rows that cannot be written, and what
+        the tokenizer does not know.
 
         Of rows of one answer the second is the answer of the row before, by which KTO estimates how
         far the model is from the reference.
         """
         faults = {}
         made: list[Turns] = []
+        said: list[str] = []
         write = partial(self._turns, tokenizer)
         for row, gold in enumerate(golds):
             other = golds[row - 1].chosen if gold.good is not None else gold.rejected
+            said.append(gold.said(gold.chosen))
+            if gold.rejected is not None:
+                said.append(gold.said(gold.rejected))
             try:
                 made += [write(gold, gold.chosen), write(gold, other)]
             except DataError as error:
                 faults[row] = error
                 made += [Turns("", []), Turns("", [])]
         found = labelled(tokenizer, made)
-        return found if self.has_messages else self._framed(tokenizer, found), faults
+        lost = lost_in(tokenizer, found, made, said)
+        return found if self.has_messages else self._framed(tokenizer, found), faults, lost
 
     def _turns(self, tokenizer: Tokenizer, gold: Preferred, answer: Any) -> Turns:
         if not self.has_messages:
@@ -500,26 +508,24 @@ class Preference(LanguageTask):
         progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Rewarded], float | None]:
         encoded = self._referred(encoded, device, dtype)
-        was_training = model.training
-        model.eval()
-        found: list[Any] = [None] * encoded.n_rows
-        total = 0.0
-        for batch in whole_rows(encoded, device):
-            with torch.no_grad(), autocast(device, dtype):
-                outcome = self.forward(model, batch)
-            total += float(outcome.loss)
-            assert batch.targets is not None
-            order = np.sort(batch.rows)
-            of = batch.targets[np.argsort(batch.rows, kind="stable"), REFERENCE].tolist()
-            parts = [each.tolist() for each in outcome.outputs]
-            for place, row in enumerate((order[0::2] // 2).tolist()):
-                made = self._rewarded(*(part[place] for part in parts))
-                if self.has_pairs:
-                    made = replace(made, reference=of[2 * place] - of[2 * place + 1])
-                found[row] = made
-            if progress is not None:
-                progress(len(batch))
-        model.train(was_training)
+        with evaluating(model):
+            found: list[Any] = [None] * encoded.n_rows
+            total = 0.0
+            for batch in whole_rows(encoded, device):
+                with torch.no_grad(), autocast(device, dtype):
+                    outcome = self.forward(model, batch)
+                total += float(outcome.loss)
+                assert batch.targets is not None
+                order = np.sort(batch.rows)
+                of = batch.targets[np.argsort(batch.rows, kind="stable"), REFERENCE].tolist()
+                parts = [each.tolist() for each in outcome.outputs]
+                for place, row in enumerate((order[0::2] // 2).tolist()):
+                    made = self._rewarded(*(part[place] for part in parts))
+                    if self.has_pairs:
+                        made = replace(made, reference=of[2 * place] - of[2 * place + 1])
+                    found[row] = made
+                if progress is not None:
+                    progress(len(batch))
         scored = encoded.golds is not None and encoded.n_rows
         return found, total / encoded.n_rows if scored else None
 

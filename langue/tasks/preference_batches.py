@@ -1,8 +1,9 @@
-"""What arrives: the two answers of each row, as tokens. What leaves: batches of whole rows, and
-what a model makes of each answer.
+"""What arrives: the two answers of each row, as tokens. What leaves: batches that keep a row's
+answers together, and the log-probability of each answer.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,62 +18,78 @@ from langue.tasks.preference_losses import Answers
 from langue.tasks.preference_rows import Preferred
 from langue.tasks.writing import LOSS_TOKENS, labelled_examples
 from langue.text.tokenizers.assistant_turns import Labelled
+from langue.text.tokenizers.unknown import Lost
 
-# --- columns of `Examples.targets`, of each sequence ---
+# --- columns of `Examples.targets`, for each sequence ---
 
-REFERENCE = 0  # its log-probability by the reference; NaN: not known, or not needed
-GOOD = 1  # 1: the row's answer is good, or there are two; 0: it is bad
+REFERENCE = 0  # the reference model's log-probability; NaN: unknown, or not needed
+GOOD = 1  # 1: the row's answer is good, or the row has two; 0: the answer is bad
 
 
-def encoded_pairs(found: Sequence[Labelled], golds: Sequence[Preferred], room: int) -> Encoded:
-    """Two sequences a row; the last of `room` tokens is predicted and not read."""
-    tokens = [each.ids[:room][:-1] for each in found]
-    labels = [np.where(each.written, each.ids, -1)[1:room] for each in found]
-    cut = np.asarray([max(0, len(each.ids) - room) for each in found], np.int32)
-    targets = np.full((len(found), 2), np.nan)  # REFERENCE and GOOD of each sequence
-    targets[:, GOOD] = np.repeat([gold.good is not False for gold in golds], 2)
-    examples = labelled_examples(tokens, labels, cut).with_targets(targets)
-    return Encoded(examples, len(golds), row=np.repeat(np.arange(len(golds)), 2))
+def encoded_pairs(
+    found: Sequence[Labelled], golds: Sequence[Preferred], room: int, lost: Lost
+) -> Encoded:
+    """Two sequences a row, of at most `room` tokens; the last token is predicted, and not read.
+
+    lost: what the tokenizer does not know of all rows.
+    """
+    tokens = []
+    labels = []
+    cut = []
+    for each in found:
+        written = np.where(each.written, each.ids, -1)
+        tokens.append(each.ids[:room][:-1])
+        labels.append(written[1:room])
+        cut.append(max(0, len(each.ids) - room))
+    is_good = [gold.good is not False for gold in golds]
+    targets = np.full((len(found), 2), np.nan)
+    targets[:, GOOD] = np.repeat(is_good, 2)
+    examples = labelled_examples(tokens, labels, np.asarray(cut, np.int32))
+    examples = replace(examples.with_targets(targets), lost=lost)
+    rows = np.arange(len(golds))
+    return Encoded(examples, len(golds), row=np.repeat(rows, 2))
 
 
 def whole_rows(encoded: Encoded, device: torch.device) -> Iterator[Batch]:
-    """All rows, those of like length together."""
+    """Batches of all rows, those of similar length together."""
     examples = encoded.examples
-    lengths = examples.lengths.reshape(-1, 2).sum(axis=1)  # (rows,)
+    by_row = examples.lengths.reshape(-1, 2)  # (rows, 2)
+    lengths = by_row.sum(axis=1)  # (rows,)
     order = np.argsort(-lengths, kind="stable")
     for rows in fill(order, lengths, LOSS_TOKENS, 0):
-        sequences = np.stack([2 * rows, 2 * rows + 1], axis=1).ravel()  # (2 rows,)
+        first = 2 * rows
+        second = first + 1
+        sequences = np.stack([first, second], axis=1).ravel()  # (2 rows,)
         yield gather(examples, sequences, device)
 
 
 def log_probabilities(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Of each sequence of a batch, in its order: the summed log-probability of the tokens that are
-    labelled, and their number; (N,) both.
+    """The summed log-probability of each sequence's labelled tokens, and their number; (N,) both,
+    in the order of the batch.
     """
     assert isinstance(model, LanguageModel) and batch.labels is not None
-    states = select_labelled(language_states(model, batch), batch)
-    logs = token_log_probabilities(model, states, batch.labels)  # (M,)
-    places = batch.places
-    if places is None:
-        places = torch.arange(batch.n_tokens, device=logs.device)
-    of = torch.searchsorted(batch.starts, places, right=True) - 1  # (M,)
-    sums = logs.new_zeros(len(batch)).index_add(0, of, logs)
-    counts = logs.new_zeros(len(batch)).index_add(0, of, torch.ones_like(logs))
+    states = language_states(model, batch)
+    labelled = select_labelled(states, batch)
+    logs = token_log_probabilities(model, labelled, batch.labels)  # (M,)
+    sequence = batch.label_sequences  # (M,)
+    zeros = logs.new_zeros(len(batch))
+    sums = zeros.index_add(0, sequence, logs)
+    counts = zeros.index_add(0, sequence, torch.ones_like(logs))
     return sums, counts
 
 
 def answers_of(model: nn.Module, batch: Batch) -> tuple[Answers, Answers]:
-    """The first and the second answer of each row of a batch, in the rows' order."""
+    """The first and the second answer of each row of a batch, in the order of the rows."""
     logs, tokens = log_probabilities(model, batch)
     assert batch.targets is not None
-    order = torch.from_numpy(np.argsort(batch.rows, kind="stable")).to(logs.device)
     reference = batch.targets[:, REFERENCE].to(logs.dtype)
+    sorted_rows = np.argsort(batch.rows, kind="stable")
+    order = torch.from_numpy(sorted_rows).to(logs.device)
     first = order[0::2]  # (rows,)
     second = order[1::2]
-    return (
-        Answers(logs[first], reference[first], tokens[first]),
-        Answers(logs[second], reference[second], tokens[second]),
-    )
+    chosen = Answers(logs[first], reference[first], tokens[first])
+    rejected = Answers(logs[second], reference[second], tokens[second])
+    return chosen, rejected
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from langue.errors import DataError, ModelError
-from langue.tasks.conversations import ASSISTANT, as_messages, check_messages, said_in
+from langue.tasks.conversations import (
+    ASSISTANT,
+    all_said,
+    as_messages,
+    check_messages,
+    said_in,
+)
 from langue.text.read.turns import message_of
 from langue.text.read.turns import tools as tools_of
 from langue.text.read.turns import turns as turns_form
@@ -31,6 +37,12 @@ class Preferred:
     rejected: Any = None
     good: bool | None = None
     tools: list[Any] | None = None
+
+    def said(self, answer: Any) -> str:
+        """What is asked and this answer to it, as people wrote them."""
+        if isinstance(answer, str):
+            return f"{self.prompt}{answer}"
+        return all_said([*self.prompt, *answer])
 
 
 def as_given(value: Any) -> Any:

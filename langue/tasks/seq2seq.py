@@ -23,6 +23,7 @@ from langue.data.encoded import Encoded
 from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.settings.sections import DataSettings
 from langue.statistics import rouge, translation
 from langue.statistics.metrics import Measure
@@ -45,6 +46,7 @@ from langue.tasks.writing import (
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.tokenizers.flags import frame_of
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost, unknown_in
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
@@ -60,20 +62,22 @@ class Seq2SeqOptions(WritingOptions):
     output: Literal["translation", "summary", "text"] = Field(
         default="text",
         description=(
-            "what is written: translations are judged by BLEU and chrF, summaries and other texts"
-            " by ROUGE"
+            "the kind of output: a translation is evaluated by BLEU and chrF, a summary"
+            " or other text by ROUGE"
         ),
     )
     prefix: str = Field(
-        default="", description="text before each source, as T5's translate English to German:"
+        default="",
+        description="text before each source, such as T5's 'translate English to German: '",
     )
     suffix: str = Field(
-        default="\n", description="text between a source and its target, which a decoder reads"
+        default="\n", description="text between a source and its target, for a decoder"
     )
     dev_examples: int = Field(
         default=200,
         ge=1,
-        description="examples of dev for which texts are written in training, to be judged",
+        description="number of dev examples for which text is generated and evaluated during"
+        " training",
     )
 
 
@@ -172,8 +176,7 @@ class Seq2Seq(WritingTask):
         encoded = self._encoded(sources, targets, tokenizer, data, config)
         kept = rows_with_tokens(table, encoded.rows_with_tokens(), data)
         if kept is not None:
-            rest = None if golds is None else [golds[row] for row in kept]
-            return self.encode(tokenizer, table.select(kept), rest, data, config)
+            return self.encode_rows(kept, tokenizer, table, golds, data, config)
         self._tell_cut(encoded, table, data)
         return table, replace(encoded, golds=golds)
 
@@ -232,12 +235,13 @@ class Seq2Seq(WritingTask):
         encoded = self._with_prompts(read, sources, tokenizer, config)
         if targets is None:
             return encoded
-        labels, cut = self._target_ids(targets, tokenizer, room)
+        labels, cut, lost = self._target_ids(targets, tokenizer, room)
         self.settle_length(examples_of(labels))
         if not self.is_decoder:
             start = self._generation_config().start
             inputs = [[start, *target[:-1]] for target in labels]
-            return replace(encoded, decoder=labelled_examples(inputs, labels, cut))
+            decoder = replace(labelled_examples(inputs, labels, cut), lost=lost)
+            return replace(encoded, decoder=decoder)
         tokens = []
         of_tokens = []
         for row, (prompt, target) in enumerate(zip(encoded.context, labels, strict=True)):
@@ -248,12 +252,16 @@ class Seq2Seq(WritingTask):
             tokens.append(each[0])
             of_tokens.append(each[1])
         examples = labelled_examples(tokens, of_tokens, cut + read.cut)
-        return replace(encoded, examples=replace(examples, lost=read.lost))
+        if read.lost is not None:
+            lost.add(read.lost)
+        return replace(encoded, examples=replace(examples, lost=lost))
 
     def _target_ids(
         self, targets: Sequence[str], tokenizer: Tokenizer, room: int
-    ) -> tuple[list[list[int]], NDArray[np.int32]]:
-        """Each target with the token that ends it, and how many tokens are cut of it."""
+    ) -> tuple[list[list[int]], NDArray[np.int32], Lost]:
+        """Each target with the token that ends it, how many tokens are cut of it, and what the
+        tokenizer does not know.
+        """
         own = tokenizer.target
         end = end_token(own, self.ends)
         backend = own.backend
@@ -267,7 +275,8 @@ class Seq2Seq(WritingTask):
                 tokens.pop()
             cut[row] = max(0, len(tokens) - (room - 1))
             ids.append([*tokens[: room - 1], end])
-        return ids, cut
+        whole = examples_of(ids or [[]])
+        return ids, cut, unknown_in(own, whole.tokens, whole.starts, int(cut.sum()), targets)
 
     def _tell_cut(self, encoded: Encoded, table: "Table", data: DataSettings) -> None:
         """A note of the targets that are cut; sources are told of with all texts."""
@@ -299,13 +308,11 @@ class Seq2Seq(WritingTask):
         self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
         """The loss on all of dev, and metrics of the texts that are written for a part of it."""
-        was_training = model.training
-        model.eval()
-        loss = self.mean_loss(model, dev, device, dtype)
-        few = min(len(dev), self.settings.dev_examples)
-        rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
-        written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
-        model.train(was_training)
+        with evaluating(model):
+            loss = self.mean_loss(model, dev, device, dtype)
+            few = min(len(dev), self.settings.dev_examples)
+            rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
+            written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
         return self.metrics([dev.golds[row] for row in rows], written), loss
 
     def metric_names(self) -> list[str]:

@@ -76,22 +76,22 @@ class TagOptions(Section):
     scheme: Literal["auto", "io", "iob2", "iobes"] = Field(
         default="auto",
         description=(
-            "how tags mark entities in training and in what is saved; auto: as the data has it,"
-            " IOB1 as iob2, BILOU as iobes"
+            "tagging scheme in training and in the saved model; auto: the scheme of the"
+            " data, but iob2 for IOB1 and iobes for BILOU"
         ),
     )
     join: Literal["auto", "space", "none"] = Field(
         default="auto",
-        description="what stands between words; auto: nothing in scripts that write no spaces",
+        description="how words are joined; auto: without a space in scripts that write none",
     )
     stride: int = Field(
-        default=64, ge=0, description="tokens that the windows of a long text have in common"
+        default=64, ge=0, description="overlap of the windows of a long text, in tokens"
     )
     crf: bool = Field(
         default=False,
         description=(
-            "learn how well tags follow each other, too (a conditional random field), which"
-            " transformers does not know"
+            "add a conditional random field, which learns the transitions between tags;"
+            " transformers cannot load it"
         ),
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
@@ -342,8 +342,7 @@ class Tag(Task):
         usable = np.array([_fault(words) is None for words in rows], bool)
         kept = rows_with_tokens(table, usable, data, lambda row: str(_fault(rows[row])))
         if kept is not None:
-            rest = None if golds is None else [golds[row] for row in kept]
-            return self.encode(tokenizer, table.select(kept), rest, data, config)
+            return self.encode_rows(kept, tokenizer, table, golds, data, config)
         encoded = self._encoded(rows, golds, tokenizer, data, config)
         self._notes += _notes_on_words(table.origin, encoded)
         return table, encoded

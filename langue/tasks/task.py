@@ -28,6 +28,7 @@ from langue.errors import DataError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.heads import Head, TaskModel
 from langue.runtime import (
     batch_tokens,
@@ -257,6 +258,19 @@ class Task(Objective):
         names it, or is left out (`data.invalid=drop`).
         """
 
+    def encode_rows(
+        self,
+        rows: np.ndarray[Any, Any],
+        tokenizer: Tokenizer,
+        table: "Table",
+        golds: Any,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> tuple["Table", Encoded]:
+        """`encode` of these rows of a table alone."""
+        chosen = None if golds is None else [golds[row] for row in rows]
+        return self.encode(tokenizer, table.select(rows), chosen, data, config)
+
     def encode_items(
         self,
         items: list[Any],
@@ -464,22 +478,20 @@ class Task(Objective):
 
         progress: told how many sequences are done. What `decode` keeps is held, logits are not.
         """
-        was_training = model.training
-        model.eval()
-        examples = encoded.examples
-        scored = encoded.golds is not None
-        parts = []
-        total = 0.0
-        count = 0.0
-        for batch, outputs in infer(model, examples, device, dtype):
-            parts.append((batch.rows, self.decode(outputs, batch)))
-            if scored:
-                loss, number = self.loss(outputs, batch)
-                total = total + float(loss)
-                count = count + number
-            if progress is not None:
-                progress(len(batch))
-        model.train(was_training)
+        with evaluating(model):
+            examples = encoded.examples
+            scored = encoded.golds is not None
+            parts = []
+            total = 0.0
+            count = 0.0
+            for batch, outputs in infer(model, examples, device, dtype):
+                parts.append((batch.rows, self.decode(outputs, batch)))
+                if scored:
+                    loss, number = self.loss(outputs, batch)
+                    total = total + float(loss)
+                    count = count + number
+                if progress is not None:
+                    progress(len(batch))
         predictions = self.merge(in_order(len(examples), parts), encoded)
         return predictions, (total / count if count else None)
 

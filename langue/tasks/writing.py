@@ -28,6 +28,7 @@ from langue.hub.family import Family
 from langue.hub.generation_config import GenerationConfig
 from langue.model.cache import PAGE
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.language_model import LanguageModel, init_weights
 from langue.model.weight_linear import for_generation
 from langue.settings.sections import Section, Settings
@@ -47,19 +48,20 @@ class WritingOptions(Section):
     max_new_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="tokens that are written at most; None: half as many again as any reference",
+        description="maximum number of generated tokens; none: one and a half times the longest"
+        " reference",
     )
-    beams: int = Field(
-        default=1, ge=1, le=64, description="beams of the search for the likeliest text; 1: none"
-    )
+    beams: int = Field(default=1, ge=1, le=64, description="number of beams; 1: no beam search")
     length_penalty: float = Field(
-        default=1.0, description="power of the length that beams' log-probabilities are divided by"
+        default=1.0,
+        description="exponent of the length by which the log-probabilities of beams are divided",
     )
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="share of the target's probability that all tokens get in equal parts",
+        description="label smoothing: fraction of the target's probability that is spread"
+        " evenly over all tokens",
     )
 
 
@@ -217,12 +219,10 @@ class WritingTask(LanguageTask):
         dtype: torch.dtype,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Written], float | None]:
-        was_training = model.training
-        model.eval()
-        scored = encoded.golds is not None
-        loss = self.mean_loss(model, encoded, device, dtype) if scored else None
-        written = self.write(model, encoded.context, dtype, progress=progress)
-        model.train(was_training)
+        with evaluating(model):
+            scored = encoded.golds is not None
+            loss = self.mean_loss(model, encoded, device, dtype) if scored else None
+            written = self.write(model, encoded.context, dtype, progress=progress)
         return written, loss
 
     def write(

@@ -96,4 +96,6 @@ def _check_task_file(other: Any, split: str | None) -> None:
 def _check_no_task_file(**asked: Any) -> None:
     """SettingsError at what is of task files alone."""
     if extra := [name for name, value in asked.items() if value is not None]:
-        raise SettingsError(f"{extra[0]} is of task files", do="give one with --task-file")
+        raise SettingsError(
+            f"{extra[0]} is of task files", do="give one with --task-file, or leave it out"
+        )

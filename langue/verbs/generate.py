@@ -8,13 +8,14 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from langue.errors import DataError, LangueError, SettingsError
+from langue.errors import DataError, LangueError
 from langue.files import atomic_file, refuse_existing
 from langue.progress import bar, say
 from langue.runs.generation import detailed, options_of
 from langue.runs.model import Model, load
 from langue.text.read.standard_input import NAME as STANDARD_INPUT_NAME
 from langue.text.read.standard_input import StandardInput
+from langue.verbs.prompted_rows import check_one_given
 
 STANDARD_INPUT = "-"
 # Lines of a file that are read ahead of the first that is not answered: memory does not grow with
@@ -43,10 +44,7 @@ def generate(
     answered has `error` in the place of an answer, and does not stop the others: how many there are
     is said, and where the answers are in a file, or there are none, the first is raised at the end.
     """
-    if (prompts is None) == (data is None):
-        raise SettingsError(
-            "generate needs either prompts or data", do='give --prompt "..." or --data FILE'
-        )
+    check_one_given(prompts, data, "prompt")
     refuse_existing(out, force)
     if data is not None and str(data) != STANDARD_INPUT and not Path(data).is_file():
         raise DataError("there is no such file", where=str(data))

@@ -18,6 +18,16 @@ CHUNK = 1024  # rows that are worked on together: memory does not grow with the 
 Rows = list[dict[str, Any]]
 
 
+def check_one_given(texts: Any, data: Any, option: str) -> None:
+    """SettingsError where neither texts nor data are given, or both."""
+    if texts is None and data is None:
+        raise SettingsError(
+            f"neither --{option} nor --data is given", do=f'give --{option} "..." or --data FILE'
+        )
+    if texts is not None and data is not None:
+        raise SettingsError(f"--{option} and --data are given together", do="leave one of them out")
+
+
 def each_row(
     work: Callable[[Rows], list[Any]],
     texts: Sequence[str] | None,
@@ -33,10 +43,7 @@ def each_row(
     columns: ours -> theirs; need_list: a column that must be a list. out: write there each row with
     its answer, one JSON object a line, and return an empty list.
     """
-    if (texts is None) == (data is None):
-        raise SettingsError(
-            f"either {column}s or data are needed", do=f'give --{column} "..." or --data FILE'
-        )
+    check_one_given(texts, data, column)
     if isinstance(texts, str):
         raise SettingsError(f"{column}s is one string", do=f"give a list: [{column}]")
     refuse_existing(out, force)

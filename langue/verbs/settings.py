@@ -7,20 +7,40 @@ from langue.tasks import OPTIONS
 
 
 def settings() -> dict[str, dict[str, Any]]:
-    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections;
-    `pretrain` where pretraining has another default, `others` by the tasks that have another.
+    """Return `{"train.lr": {"default", "description", "choices"}, ...}`, in the order of sections.
+
+    `pretrain` holds the default of pretraining where it differs, `others` the defaults of the tasks
+    that have their own.
     """
     rows: dict[str, dict[str, Any]] = {}
     for key, field in known(*OPTIONS.values()).items():
-        choices = (
-            list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
-        )
-        rows[key] = {"default": field.default, "description": field.description, "choices": choices}
-        others = {}
-        for owner, options in OPTIONS.items():
-            own = options.model_fields.get(key.removeprefix("task."))
-            if key.startswith("task.") and own is not None and own.default != field.default:
-                others[owner.split()[-1]] = own.default
-        rows[key] |= {"others": others} if others else {}
-        rows[key] |= {"pretrain": PRETRAINING[key]} if key in PRETRAINING else {}
+        row: dict[str, Any] = {}
+        row["default"] = field.default
+        row["description"] = field.description
+        row["choices"] = _choices(field.annotation)
+        others = _other_defaults(key, field.default)
+        if others:
+            row["others"] = others
+        if key in PRETRAINING:
+            row["pretrain"] = PRETRAINING[key]
+        rows[key] = row
     return rows
+
+
+def _choices(annotation: Any) -> list[Any]:
+    is_choice = get_origin(annotation) is Literal
+    return list(get_args(annotation)) if is_choice else []
+
+
+def _other_defaults(key: str, default: Any) -> dict[str, Any]:
+    """task -> its default of a `task.*` key, where that is another one."""
+    if not key.startswith("task."):
+        return {}
+    name = key.removeprefix("task.")
+    found = {}
+    for owner, options in OPTIONS.items():
+        own = options.model_fields.get(name)
+        if own is not None and own.default != default:
+            task = owner.split()[-1]
+            found[task] = own.default
+    return found

@@ -80,7 +80,7 @@ def test_masks_are_filled(masked, tmp_path, capsys):
     ("words", "said"),
     [
         (["rank", "--prompt", "a"], 'there are no choices; give --choice "..." for each'),
-        (["rank", "--choice", "a"], 'either prompts or data are needed; give --prompt "..."'),
+        (["rank", "--choice", "a"], 'neither --prompt nor --data is given; give --prompt "..."'),
         (["rank", "--data", "DATA"], "q.jsonl, line 1: there is no list in 'choices'"),
         (["zero-shot", "--label", "a", "--data", "DATA"], "there is no text in 'text'"),
         (["zero-shot", "--label", "a", "--text", "b", "--examples", "DATA"], "an example has no"),

@@ -1,6 +1,7 @@
 """What every registered task keeps: a task is tested by being registered."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from langue.data.batch import gather
 from langue.data.encoded import in_order
 from langue.data.pack import sorted_batches
-from langue.errors import DataError
+from langue.errors import DataError, LangueWarning
 from langue.runs.arguments import Call
 from langue.runs.execute import Run
 from langue.runs.model import load
@@ -19,9 +20,11 @@ from langue.runs.prepare import Finetuning, build
 from langue.settings.sections import Settings, resolve
 from langue.statistics.metrics import LOWER_IS_BETTER, OF_HUNDRED
 from langue.tasks import OPTIONS, TASKS
+from langue.text.tokenizers.training import END
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
+from langue.verbs.preview import preview
 from tests.contract.task_rows import CASES, Case
 from tests.tiny import tiny_bert, write_jsonl
 from tests.tiny_decoder import tiny_decoder
@@ -287,3 +290,56 @@ def test_packed_sequences_are_those_read_one_at_a_time(name: str, tiny: Path) ->
 def parts_of(value):
     """The arrays that are kept of a sequence."""
     return [part for part in value if part is not None] if isinstance(value, tuple) else [value]
+
+
+def _with_name(value, name, key=None):
+    """A row in whose texts the name of a special token stands."""
+    if key == "answers":
+        return value
+    if isinstance(value, dict):
+        return {of: _with_name(each, name, of) for of, each in value.items()}
+    if key == "tokens":
+        return [name, *value[1:]]
+    if isinstance(value, list):
+        return [_with_name(each, name, key) for each in value]
+    return f"{value} {name}" if key in TEXTS_OF_ROWS and isinstance(value, str) else value
+
+
+TEXTS_OF_ROWS = (
+    *("text", "pair", "source", "question", "context", "content"),
+    *("prompt", "chosen", "rejected", "completion"),
+)
+
+
+@every_case
+def test_names_of_special_tokens_are_told(name, tiny):
+    """They are read as these where people may have meant letters: so it is said, before training
+    and of what is predicted."""
+    case = CASES[name]
+    token = "[MASK]" if case.model == "encoder" else END
+    given = case.rows(16)
+    rows = [_with_name(row, token) for row in given]
+    settings = {key: value for key, value in settings_of(case).items() if "epochs" not in key}
+
+    def notes(train):
+        data = {"train": train, "dev": given, "test": given}
+        model = model_of(case, tiny)
+        facts = preview(case.task, model=model, data=data, **settings).facts
+        return [each for each in facts["notes"] if "the name of a special token" in each]
+
+    assert not notes(given)
+    (said,) = notes(rows)
+    assert f"such as {token}, which is read as that token" in said
+
+
+def test_names_of_special_tokens_in_targets_and_in_what_is_asked(overfitted, tiny):
+    run = overfitted("seq2seq")
+    rows = CASES["seq2seq"].rows(8)
+    other = [row | {"target": f"{row['target']} {END}"} for row in rows]
+    told = evaluate(run.folder, data=other)["notes"]
+    assert any(each.startswith("targets: 8 texts hold the name") for each in told)
+    chat = load(overfitted("chat").folder)
+    asked = [[{"role": "user", "content": f"a {END} b"}]]
+    for use in (chat.predict, partial(chat.generate, max_tokens=2)):
+        with pytest.warns(LangueWarning, match=f"such as {re.escape(END)}, which is read as that"):
+            use(asked)

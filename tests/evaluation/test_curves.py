@@ -3,11 +3,14 @@
 import math
 import subprocess
 import sys
+from io import BytesIO
 
 import pytest
 from matplotlib.image import imread
 
 from langue.evaluation import curves
+
+RENDERS = True  # figures are rendered: tests/conftest.py
 
 RUN = [
     {"split": "train", "step": s, "epoch": s / 50, "loss": 1 / s, "lr": 1e-4} for s in range(1, 101)
@@ -18,10 +21,18 @@ RUN += [
 ]
 
 
+PRETRAINING = [
+    {"split": split, "step": s, "epoch": s / 50, "loss": 9 / s, "perplexity": math.exp(9 / s)}
+    for s in range(1, 101)
+    for split in ("train", "dev")
+]
+
+
 @pytest.mark.parametrize(
     "log",
     [
         RUN,
+        PRETRAINING,
         RUN[:1],
         [],
         [
@@ -31,12 +42,14 @@ RUN += [
         [{"split": "dev", "step": 3, "epoch": 40.0, "loss": 1.0, "spearman": 0.4, "pearson": 0.2}],
         [{"split": "train", "step": 1, "loss": 1.0, "accuracy": 0.5}],
     ],
-    ids=["run", "one step", "empty", "undefined", "scores", "train only"],
+    ids=["run", "pretraining", "one step", "empty", "undefined", "scores", "train only"],
 )
 def test_every_log_gives_a_picture(log, tmp_path):
     curves.Curves(log).write(tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[:2] == (660, 1650)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
+    for panel in curves.Curves(log).panels():
+        assert imread(BytesIO(panel)).shape[:2] == (836, 946)
 
 
 def test_the_same_log_gives_the_same_bytes(tmp_path):

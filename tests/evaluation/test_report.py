@@ -23,6 +23,8 @@ from langue.tasks.judgement import (
     Table,
 )
 
+RENDERS = True  # figures are rendered: tests/conftest.py
+
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ page.title }}{% raw %}\x00\x1b[31m"
     "\u202e 酒店 مرحبا 😀 \ud800"

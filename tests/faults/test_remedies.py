@@ -108,7 +108,13 @@ FILES = {
         ["--data", "x.txt"],
     ),
     "parallel files": Fault(
-        {f"train.{column}": column_of_lines(column) for column in ("source", "target")},
+        {"train.en": column_of_lines("source"), "train.de": column_of_lines("target")},
+        ["--task", "seq2seq", "--data", ".", *NEW],
+        "new",
+        ways=2,
+    ),
+    "parallel files of another name": Fault(
+        {"both.source": column_of_lines("source"), "both.target": column_of_lines("target")},
         ["--task", "seq2seq", "--data", ".", *NEW],
         "new",
     ),
@@ -196,6 +202,8 @@ def ways_of(message: str, do: str) -> list[tuple[str, list[str]]]:
         return ways
     if suffix := re.search(r"let its name end in (\.\w+)", do):
         ways.append((f"mv a.jsonl a.jsonl{suffix[1]}", ["--data", f"a.jsonl{suffix[1]}"]))
+    if named := re.search(r"(--data \S+) reads", do):
+        ways.append(("", shlex.split(named[1])))
     if near := re.search(r"did you mean (\S+?)( or .*)?\?", do):
         ways.append(("", ["--data", near[1]]))
     place = re.search(r"(\S+), line (\d+)", message)

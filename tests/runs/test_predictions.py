@@ -4,8 +4,7 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import pytest
 import langue
 from langue.cli import run as command
 from langue.errors import RunError, SettingsError
+from tests import forked
+from tests.runs.child_predict import predict_slowly
 from tests.tiny import reviews, tiny_bert, write_jsonl
 
 ROWS = [row | {"id": f"r{i}", "stars": i % 5} for i, row in enumerate(reviews(60))]
@@ -73,7 +74,7 @@ def test_all_other_columns_are_kept(run: Path, data: Path, tmp_path: Path) -> No
     assert list(first) == ["text", "label", "id", "stars", "predicted_label", "predicted_score"]
 
 
-def test_what_cannot_be_written_is_one_line(run: Path, data: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_are_one_line_errors(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="xlsx is not written; name it .jsonl"):
         langue.predict(run, data=data, out=tmp_path / "p.xlsx")
     with pytest.raises(langue.LangueError, match="no column 'ident'"):
@@ -90,6 +91,21 @@ def test_what_cannot_be_written_is_one_line(run: Path, data: Path, tmp_path: Pat
         langue.predict(run, data=data, device="gpu0")
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--keep", "id"], "--keep names columns of --data FILE"),
+        (["--resume"], "--resume goes on with the --out of --data FILE"),
+        (["--pair", "a"], "0 --text but 1 --pair"),
+    ],
+)
+def test_options_that_standard_input_cannot_have_are_refused(
+    run: Path, options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["predict", str(run), "-", *options]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_a_frame_comes_back_as_one(run: Path) -> None:
     frame = pd.DataFrame(ROWS).set_index("id").sample(frac=1.0, random_state=0)
     found = langue.predict(run, data=frame, keep=["stars"])
@@ -100,39 +116,33 @@ def test_a_frame_comes_back_as_one(run: Path) -> None:
     assert list(found["label"]) == expected
 
 
-KILLED = """
-import sys, time, langue.verbs.predict as verb
-verb.FIRST, verb.CHUNK = 8, 8
-say = verb.Predictions.add
-def add(self, lines):
-    say(self, lines)
-    print(self.done, flush=True)
-    time.sleep(0.3)
-verb.Predictions.add = add
-from langue.cli import run
-sys.exit(run(sys.argv[1:]))
-"""
+def stop_after_eight(words: list[str], sent: signal.Signals, folder: Path) -> tuple[int, str]:
+    """Exit code and output of a slow command that gets this signal once eight rows are written."""
+    counter = folder / "counter.txt"
+    output = folder / "output.txt"
+    child = forked.start(predict_slowly, words, counter, output=output)
+    deadline = time.monotonic() + 120
+    while not (counter.exists() and counter.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert child.pid is not None
+    os.kill(child.pid, sent)
+    return forked.wait(child, 300), output.read_text()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_what_was_predicted_before_the_end_is_kept(
+def test_a_stopped_command_keeps_its_predictions_and_resumes(
     run: Path, data: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     whole = tmp_path / "whole.csv"
     out = tmp_path / "out.csv"
     langue.predict(run, data=data, out=whole, keep="id")
     words = ["predict", str(run), "--data", str(data), "--keep", "id", "--out", str(out)]
-    child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *words], stdout=-1, stderr=-1, text=True, env=os.environ
-    )
-    assert child.stdout is not None and child.stdout.readline() == "8\n"
-    child.send_signal(sent)
-    _, said = child.communicate(timeout=300)
+    code, said = stop_after_eight(words, sent, tmp_path)
     partial = tmp_path / ".out.csv.partial"
     kept = partial.read_text("utf-8").splitlines()
     assert len(kept) >= 9 and not out.exists()
     if sent is signal.SIGINT:
-        assert child.returncode == 130
+        assert code == 130
         assert "of 61 rows are kept; the same command with --resume goes on" in said
     with pytest.raises(RunError, match="go on with --resume, or begin anew with --force"):
         langue.predict(run, data=data, out=out, keep="id")
@@ -152,17 +162,11 @@ def test_what_was_predicted_before_the_end_is_kept(
             )
 
 
-def test_other_data_are_not_gone_on_with(run: Path, data: Path, tmp_path: Path) -> None:
+def test_changed_data_are_not_resumed(run: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    header = subprocess.Popen(
-        [sys.executable, "-c", KILLED, "predict", str(run), "--data", str(data), "--out", str(out)],
-        stdout=-1,
-        stderr=-1,
-        text=True,
-    )
-    assert header.stdout is not None and header.stdout.readline() == "8\n"
-    header.send_signal(signal.SIGINT)
-    header.communicate(timeout=300)
+    words = ["predict", str(run), "--data", str(data), "--out", str(out)]
+    code, _ = stop_after_eight(words, signal.SIGINT, tmp_path)
+    assert code == 130
     data.write_text(data.read_text().replace(ROWS[0]["text"], "another text", 1))
     with pytest.raises(RunError, match=r"rows.jsonl, line 1: the data is not what it was"):
         langue.predict(run, data=data, out=out, resume=True)

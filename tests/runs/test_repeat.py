@@ -14,6 +14,8 @@ from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from tests.tiny import reviews, tiny_bert, write_jsonl
 
+RENDERS = True  # figures are rendered: tests/conftest.py
+
 SMALL = {"train.epochs": 1, "train.lr": 3e-3, "train.batch_examples": 8, "data.duplicates": False}
 
 

@@ -14,6 +14,8 @@ from langue.verbs.finetune import finetune
 from langue.verbs.tune import tune
 from tests.tiny import reviews, tiny_bert, write_jsonl
 
+RENDERS = True  # figures are rendered: tests/conftest.py
+
 optuna = pytest.importorskip("optuna")
 
 SPACE = {"train.lr": "1e-5..3e-2", "train.batch_examples": "16,32", "data.duplicates": "false"}

@@ -36,15 +36,16 @@ def page(server, browser):
     found.context.close()
 
 
-def answers(page, *texts):
-    """Have the server's answers be these, each in parts of a few characters."""
+def answers(page, *texts, thought="", size=7):
+    """Have the server's answers be these, each in parts of a few characters, after a thought."""
     left = list(texts)
 
     def answer(route):
         asked.append(json.loads(route.request.post_data))
         text = left.pop(0)
-        parts = [text[i : i + 7] for i in range(0, len(text), 7)]
-        events = [{"choices": [{"delta": {"content": part}}]} for part in parts]
+        parts = [text[i : i + size] for i in range(0, len(text), size)]
+        events = [{"choices": [{"delta": {"reasoning_content": each}}]} for each in thought]
+        events += [{"choices": [{"delta": {"content": part}}]} for part in parts]
         events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
         events.append({"choices": [], "usage": {"completion_tokens": len(parts)}})
         body = "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n"
@@ -127,6 +128,27 @@ def test_base_models_go_on_from_texts(page, server) -> None:
     assert violations(page) == []
 
 
+def test_thoughts_and_code_stand_apart(page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    code = "def f(x):\n    return x + 1"
+    asked = answers(page, f"So:\n```python\n{code}\n```", "Yes.", thought="<b>Hm</b>.")
+    say(page, "Hello")
+    page.get_by_role("button", name="Copy the code").click()
+    page.get_by_text("Copied.").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").strip() == code
+    thoughts = page.locator(".assistant details")
+    expect(thoughts.locator("p")).to_be_hidden()
+    thoughts.get_by_text("Thoughts").click()
+    expect(thoughts.locator("p")).to_have_text("<b>Hm</b>.")
+    assert violations(page) == []
+    # a model is not sent what it thought
+    page.get_by_placeholder("Write here…").focus()
+    say(page, "Is it right?")
+    page.locator(".assistant").get_by_text("Yes.").wait_for()
+    assert [each["role"] for each in asked[1]["messages"]] == ["user", "assistant", "user"]
+    assert "Hm" not in json.dumps(asked[1])
+
+
 HOSTILE = """<script>alert(1)</script> <img src=x onerror=alert(2)> <b onclick="alert(3)">bold</b>
 
 [one](javascript:alert(4)) [two](data:text/html,<script>alert(5)</script>) [three](/v1/models)
@@ -142,7 +164,45 @@ HOSTILE = """<script>alert(1)</script> <img src=x onerror=alert(2)> <b onclick="
 | - [x] done | [x](vbscript:alert(9)) |
 
 - [x] done
+
+\u202eturned round\u2066
 """
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*" * 1_000_000, "`" * 1_000_000, "> " * 500_000, "- a\n" * 50_000, "\u202e" * 1_000_000],
+    ids=["rule", "code", "quotes", "list", "turned round"],
+)
+def test_masses_of_marks_stop_nothing(page, text) -> None:
+    """The parser takes time by the square of what waits to become something, and a browser has no
+    end of elements to lay out.
+    """
+    answers(page, text + "\n\nThe end", size=4000)
+    say(page, "Hello")
+    page.get_by_role("button", name="Write again").wait_for()
+    body = page.locator(".assistant .markdown")
+    assert body.evaluate("(it) => it.textContent.endsWith('The end')")
+    assert body.evaluate("(it) => it.querySelectorAll('*').length") < 10_000
+
+
+def test_what_turns_a_text_round_turns_nothing_else(page) -> None:
+    answers(page, "First.")
+    say(page, "\u202eHello")
+    page.get_by_role("button", name="Write again").wait_for()
+    page.locator(".history li").hover()
+    page.get_by_role("button", name="Delete").click()
+    ends = page.locator(".notice").evaluate("""(notice) => {
+      const text = notice.firstChild;
+      const left = (place) => {
+        const range = document.createRange();
+        range.setStart(text, place);
+        range.setEnd(text, place + 1);
+        return range.getBoundingClientRect().left;
+      };
+      return [left(text.data.indexOf("o")), left(text.data.indexOf("H")), left(text.length - 2)];
+    }""")
+    assert ends == sorted(ends)  # the title from right to left, then what is said of it
 
 
 def test_what_a_model_writes_is_shown_and_never_run(page, server) -> None:
@@ -167,7 +227,7 @@ def test_what_a_model_writes_is_shown_and_never_run(page, server) -> None:
         "https://example.org/",
     ]
     assert body.locator("a[href]:not([rel~=noopener])").count() == 0
-    assert body.locator("[class]").count() == 0
+    assert body.locator("[class]:not(.code, .code > button)").count() == 0
     # as in a title of a conversation, and in what the server complains of
     fault = {"error": {"message": "<img src=x onerror=alert(10)>"}}
     page.unroute("**/v1/chat/completions")
@@ -230,10 +290,15 @@ def test_it_is_fit_for(server, browser, options) -> None:
     dark = "rgb(22, 25, 30)"
     assert (page.evaluate(paper) == dark) == (options.get("color_scheme") == "dark")
     answers(page, HOSTILE + "a" * 300)
-    page.get_by_role("textbox").focus()
+    page.get_by_role("button", name="设置" if chinese else "Settings").click()
+    for field in page.get_by_role("spinbutton").all():
+        field.fill("1")
+    page.locator("dialog .main").click()
+    page.locator(".composer textarea").focus()
     say(page, "Hello")
     page.locator(".assistant .info").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for each in ("html", "main"):
+        assert page.locator(each).evaluate("(it) => it.scrollWidth <= it.clientWidth")
     assert violations(page) == []
     page.get_by_role("button", name="设置" if chinese else "Settings").click()
     assert violations(page) == []

@@ -1,6 +1,7 @@
 """Models of tasks and encoder-decoders behind one server, each on its own route."""
 
 import base64
+import json
 import threading
 from functools import partial
 
@@ -75,6 +76,33 @@ def test_encoder_decoders_write(server, folders) -> None:
     assert [each["text"] for each in found["data"]] == expected
     short = ask(server, "summarise", model="t5", input=TEXTS[0])
     assert short["data"][0]["text"] == load(folders / "t5").generate(TEXTS[:1])[0]
+
+
+def events_of(answer):
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, done, rest = answer.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    return [json.loads(each.removeprefix("data: ")) for each in events]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_what_is_written_for_texts_is_streamed(server, beams) -> None:
+    """In parts that are together the whole answer; of beams, each text at once."""
+    fields = {"model": "t5", "input": TEXTS[:2], "max_tokens": 8, "beams": beams}
+    whole = ask(server, "translate", **fields)
+    told = {"stream": True, "stream_options": {"include_usage": True}}
+    *parts, last = events_of(server.http.post("/v1/translate", json=fields | told))
+    assert last == {**whole, "data": []}
+    assert all(part.keys() == whole.keys() - {"usage"} for part in parts)
+    texts = [each for part in parts for each in part["data"]]
+    for expected in whole["data"]:
+        own = [each for each in texts if each["index"] == expected["index"]]
+        assert "".join(each["text"] for each in own) == expected["text"]
+        reasons = [each["finish_reason"] for each in own]
+        assert reasons == [None] * (len(own) - 1) + [expected["finish_reason"]]
+        assert len(own) == 1 if beams > 1 else len(own) > 1
+    silent = events_of(server.http.post("/v1/translate", json=fields | {"stream": True}))
+    assert silent == parts
 
 
 def decide(server, model, *questions, text=TEXTS[1]):
@@ -182,6 +210,8 @@ def test_what_is_too_long_is_refused_or_cut_and_told(server) -> None:
         ("answer", {"model": "labels", "question": "a", "context": "b"}, "model_not_supported"),
         ("answer", {"model": "answers", "question": "a"}, "missing_required_parameter"),
         ("translate", {"model": "bert", "input": "a"}, "model_not_supported"),
+        ("summarise", {"model": "bert", "input": "a", "stream": True}, "model_not_supported"),
+        ("summarise", {"model": "t5", "input": "a", "stream_options": {}}, "invalid_value"),
         ("rerank", {"model": "labels", "query": "a", "documents": ["b"]}, "model_not_supported"),
         ("decisions", {"model": "bert", "input": "a", "questions": [
             {"type": "predicate", "instructions": "b"}]}, "model_not_supported"),

@@ -1,7 +1,5 @@
-"""A training run in a process of its own, for tests that kill it: `python -m tests.train.child
-FOLDER`."""
+"""A training run for a process of its own, for tests that kill it."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +37,7 @@ def examples(count: int, seed: int) -> Examples:
 
 
 def held_out(count: int, seed: int) -> Encoded:
-    """Such examples as what `evaluate` takes."""
+    """Such examples, encoded as `evaluate` takes them."""
     made = examples(count, seed)
     return Encoded.of(made, made.targets)
 
@@ -56,9 +54,10 @@ def trainer(
     )
 
 
-if __name__ == "__main__":
+def train(folder: Path) -> None:
+    """Train to the end, from the last checkpoint where there is one, and save the weights."""
     torch.set_num_threads(1)
-    run = trainer(Path(sys.argv[1]))
+    run = trainer(folder)
     run.run(resume=True)
-    with atomic_folder(Path(sys.argv[1]) / "done") as folder:
-        save_weights(folder, run.model)
+    with atomic_folder(folder / "done") as done:
+        save_weights(done, run.model)

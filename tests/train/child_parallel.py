@@ -1,12 +1,11 @@
-"""One of several processes that train together, for tests: `python -m tests.train.child_parallel
-JOBS`, a JSON list.
+"""One of several processes that train together, for tests.
 
-A job is [folder, settings]; beside settings it may say `stop` (the step after which the run is
+A job is (folder, settings). Beside settings it may hold `stop` (the step after which the run is
 interrupted), `die` ([process, step]: where the process kills itself) and `config` (axes of the
 model). Runs resume where there is something to resume from.
 """
 
-import json
+import faulthandler
 import os
 import signal
 import sys
@@ -30,7 +29,7 @@ from tests.train.child import SETTINGS, trainer
 
 
 def work(folder: Path, words: dict[str, Any]) -> None:
-    """Train, without dropout, whose masks depend on the process."""
+    """Train without dropout, since its masks depend on the process."""
     others = {"stop": 0, "die": (0, 0), "config": {}} | words
     chosen = SETTINGS.model_dump() | {"epochs": 1.2, "precision": "fp32", "evaluate_every": 6}
     chosen |= {name: word for name, word in words.items() if name not in ("stop", "die", "config")}
@@ -46,13 +45,13 @@ def work(folder: Path, words: dict[str, Any]) -> None:
         if (doomed, last) == (rank(), run.progress.step + 1):
             (folder / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        # the others must learn of it
+        # the other processes must be told
         run.interrupted = run.progress.step + 1 == stop and rank() == 0
         return step(batches)
 
     run._step = watched  # type: ignore[method-assign]
     try:
-        # what is compared is who computes, not in what digits
+        # the tests compare how the work is divided, not precisions
         with patch.object(muon, "has_bf16", return_value=False):
             run.run(resume=True)
     except Interrupted:
@@ -62,13 +61,16 @@ def work(folder: Path, words: dict[str, Any]) -> None:
         save_weights(folder, run.model)
 
 
-if __name__ == "__main__":
+def work_all(jobs: list[tuple[Path, dict[str, Any]]]) -> int:
+    """Do the jobs as one of the processes that the environment names; the exit code."""
     torch.set_num_threads(1)
+    faulthandler.enable()  # a process that is aborted says where it was
     try:
         with processes():
-            for folder, words in json.loads(sys.argv[1]):
-                work(Path(folder), words)
+            for folder, words in jobs:
+                work(folder, words)
     except LangueError as error:
         if not isinstance(error, AlreadyReported):
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    return 0

@@ -1,13 +1,10 @@
-"""Two real processes train as one does, share checkpoints with it, and end together."""
+"""Two real processes train as one does, read its checkpoints, write checkpoints that it reads, and
+end together."""
 
 import contextlib
 import itertools
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,11 +22,11 @@ from langue.errors import RunError, SettingsError
 from langue.train import sharding
 from langue.train.sharding import read_shards
 from langue.train.tensor_parallel import check
+from tests import forked
 from tests.tiny import CONFIG
 from tests.train.child import trainer
-from tests.train.child_parallel import work
+from tests.train.child_parallel import work, work_all
 
-ROOT = Path(__file__).parents[2]
 DIVIDING = ("ddp", "fsdp")  # each process takes a part of the batch
 KINDS = (*DIVIDING, "tp")
 LLAMA = {
@@ -40,44 +37,6 @@ LLAMA = {
     "norm": "rms",
     "norm_place": "pre",
 }
-
-
-def start(jobs: list[tuple[Path, dict[str, Any]]], count: int = 2) -> list[subprocess.Popen[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    said = json.dumps([(str(folder), words) for folder, words in jobs])
-    common = {
-        "WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": "1",
-    }
-    common["PYTHONFAULTHANDLER"] = "1"  # where one is aborted it says where it was
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.train.child_parallel", said],
-            cwd=ROOT,
-            env=os.environ | common | {"RANK": str(number), "LOCAL_RANK": str(number)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(count)
-    ]
-
-
-def finish(children: list[subprocess.Popen[str]], seconds: float = 120) -> list[tuple[int, str]]:
-    """Exit code and what was said of each; none is left behind."""
-    deadline = time.monotonic() + seconds
-    try:
-        said = [
-            child.communicate(timeout=max(0.1, deadline - time.monotonic()))[1]
-            for child in children
-        ]
-    finally:
-        for child in children:
-            child.kill()
-    return [(child.returncode, text) for child, text in zip(children, said, strict=True)]
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
@@ -102,7 +61,7 @@ def assert_close(folder: Path, other: Path, tolerance: float = 1e-5) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """All that two processes do in one sitting, and what one process did before and does after."""
+    """The runs of one process, and those of two processes that do all of their jobs in turn."""
     base = tmp_path_factory.mktemp("runs")
     work(base / "one", {"ema": 0.9})
     work(base / "one-muon", {"optimizer": "muon"})
@@ -118,8 +77,8 @@ def runs(tmp_path_factory) -> Path:
             (base / f"{kind}-to-{kind}", words),
             (base / f"one-to-{kind}", words),
         ]
-    # 120 examples are 17 batches of 7 and one of a single example, which no two processes can
-    # share.
+    # 120 examples are 17 batches of 7 and one of a single example, which two processes cannot
+    # divide.
     short = {"batch_tokens": 512, "batch_examples": 7}
     work(base / "one-short", dict(short))
     jobs += [(base / f"{kind}-short", short | {"parallel": kind}) for kind in DIVIDING]
@@ -135,7 +94,8 @@ def runs(tmp_path_factory) -> Path:
         )
     )
     jobs.append((base / "too-many", {"batch_examples": 1}))
-    ends = finish(start(jobs), 480)
+    children = forked.start_group(work_all, jobs, outputs=base)
+    ends = forked.wait_group(children, base, 480)
     # the last job is refused
     assert [code for code, _ in ends] == [2, 2], "\n".join(text for _, text in ends)
     (base / "said.txt").write_text("".join(text for _, text in ends))
@@ -159,11 +119,11 @@ def test_a_last_batch_with_fewer_sequences_than_processes_counts_once(runs, kind
     assert_close(runs / f"{kind}-short", runs / "one-short")
 
 
-def test_heads_that_share_keys_stay_with_them_when_divided(runs):
+def test_grouped_query_heads_stay_with_their_keys(runs):
     assert_close(runs / "tp-llama", runs / "one-llama")
 
 
-def test_what_was_divided_by_rows_goes_on_divided_by_heads(runs):
+def test_an_fsdp_checkpoint_resumes_with_tensor_parallelism(runs):
     assert_close(runs / "tp-from-fsdp", runs / "one")
 
 
@@ -180,7 +140,7 @@ def test_what_was_divided_by_rows_goes_on_divided_by_heads(runs):
         ({"decoder_layers": 2}, 2, "an encoder-decoder; set train.parallel=fsdp"),
     ],
 )
-def test_what_cannot_be_divided_by_heads_is_refused(axes, processes, said):
+def test_models_that_tensor_parallelism_cannot_divide_are_refused(axes, processes, said):
     with pytest.raises(SettingsError, match=said):
         check(replace(CONFIG, **axes), processes)
 
@@ -190,14 +150,14 @@ def test_muon_orthogonalises_whole_matrices(runs, kind):
     assert_close(runs / f"{kind}-muon", runs / "one-muon")
 
 
-def test_recomputing_changes_no_loss(runs):
+def test_activation_checkpointing_changes_no_loss(runs):
     assert [line["loss"] for line in log(runs / "fsdp-recompute")] == [
         line["loss"] for line in log(runs / "fsdp")
     ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_by_as_many_it_is_the_same_run_to_the_bit(runs, kind):
+def test_resuming_with_as_many_processes_is_bit_exact(runs, kind):
     again, whole = (
         load_file(runs / name / "model.safetensors") for name in (f"{kind}-to-{kind}", kind)
     )
@@ -208,7 +168,7 @@ def test_resumed_by_as_many_it_is_the_same_run_to_the_bit(runs, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_by_another_number(runs, kind):
+def test_resuming_with_another_number_of_processes(runs, kind):
     assert_close(runs / f"one-to-{kind}", runs / "one")
     files = {
         path.suffix
@@ -221,14 +181,15 @@ def test_resumed_by_another_number(runs, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_it_ends_and_goes_on(runs, tmp_path, kind):
-    """kill -9 of either process: the other says so and ends at once, and the run resumes from its
-    last checkpoint."""
+def test_a_killed_process_ends_the_run_which_then_resumes(runs, tmp_path, kind):
+    """After kill -9 of either process the other reports it and ends at once, and the run resumes
+    from its last checkpoint."""
     doomed = KINDS.index(kind) % 2
-    children = start([(tmp_path, {"ema": 0.9, "parallel": kind, "die": [doomed, 8]})])
-    results = finish(children)
+    jobs = [(tmp_path, {"ema": 0.9, "parallel": kind, "die": [doomed, 8]})]
+    children = forked.start_group(work_all, jobs, outputs=tmp_path)
+    results = forked.wait_group(children, tmp_path)
     assert results[doomed][0] == -9
-    # the interpreter's own end is most of it
+    # most of this is the interpreter's own shutdown
     assert time.time() - (tmp_path / "died").stat().st_mtime < 20
     code, said = results[1 - doomed]
     assert code == 2 and "another process of the run has ended" in said.splitlines()[-1], said
@@ -238,13 +199,13 @@ def test_killed_it_ends_and_goes_on(runs, tmp_path, kind):
 
 
 def sharded(runs: Path, folder: Path) -> Path:
-    """A copy of the last checkpoint of the run in which two processes shared the model."""
+    """A copy of the last checkpoint of the FSDP run."""
     (checkpoint,) = (runs / "fsdp" / "checkpoints").glob("step-*")
     return shutil.copytree(checkpoint, folder)
 
 
 def like_of(folder: Path) -> Callable[[str], torch.Tensor | None]:
-    """What `read_shards` asks of a model that was trained with AdamW and an average."""
+    """The argument of `read_shards` for a model that was trained with AdamW and an average."""
     named = dict(trainer(folder).model.named_parameters())
 
     def like(key: str) -> torch.Tensor | None:
@@ -254,7 +215,7 @@ def like_of(folder: Path) -> Callable[[str], torch.Tensor | None]:
     return like
 
 
-def test_a_shard_that_is_lost_cut_or_of_another_model_is_an_error(runs, tmp_path):
+def test_a_missing_truncated_or_foreign_shard_is_an_error(runs, tmp_path):
     like = like_of(tmp_path / "run")
     whole = read_shards(sharded(runs, tmp_path / "whole"), like)
     assert len(whole) > 100 and whole["weight.head.out.weight"].abs().sum() > 0
@@ -282,7 +243,7 @@ def test_a_shard_that_is_lost_cut_or_of_another_model_is_an_error(runs, tmp_path
         read_shards(tmp_path / "whole", like)
 
 
-def test_whatever_stands_in_a_shard_it_is_read_or_refused(runs, tmp_path):
+def test_a_corrupt_shard_is_read_or_refused(runs, tmp_path):
     like = like_of(tmp_path / "run")
     folder = sharded(runs, tmp_path / "hostile")
     shard = next(folder.glob("*.safetensors"))
@@ -308,8 +269,8 @@ def test_whatever_stands_in_a_shard_it_is_read_or_refused(runs, tmp_path):
     check()
 
 
-def test_one_line_and_nothing_else_says_that_a_batch_cannot_be_divided(runs):
-    """It is the last that the two processes do; all before it went well and without a warning."""
+def test_an_indivisible_batch_is_reported_in_one_line(runs):
+    """It is the last job of the two processes; no job before it printed a warning."""
     said = (runs / "said.txt").read_text()
     lines = [line for line in said.splitlines() if not line.startswith(("step ", "training "))]
     assert (

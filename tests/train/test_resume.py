@@ -1,30 +1,21 @@
-"""A run killed at any moment and resumed is, to the bit, the run that was not killed."""
+"""A run that is killed at any moment and resumed equals, bit for bit, a run that was not killed."""
 
 import json
 import random
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.train.child import trainer
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.train.child", str(folder)],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-    )
+from tests import forked
+from tests.train.child import train, trainer
 
 
 def finish(folder: Path) -> None:
-    assert start(folder).wait(120) == 0
+    assert forked.wait(forked.start(train, folder)) == 0
 
 
 def log(folder: Path) -> list[dict]:
@@ -32,16 +23,15 @@ def log(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-def kill_when(child: subprocess.Popen, reached) -> bool:
-    """SIGKILL the child as soon as `reached()`; False if it ended before."""
+def kill_when(child: BaseProcess, reached: Callable[[], bool]) -> bool:
+    """Send SIGKILL to the child as soon as `reached()`; False if the child ended before."""
     deadline = time.monotonic() + 120
-    while child.poll() is None and time.monotonic() < deadline:
+    while child.is_alive() and time.monotonic() < deadline:
         if reached():
             child.kill()
-            child.wait()
-            return True
+            return forked.wait(child) != 0
         time.sleep(0.0005)
-    assert child.poll() == 0
+    assert forked.wait(child, 0) == 0
     return False
 
 
@@ -70,7 +60,7 @@ def test_killed_at_random_steps(tmp_path, whole, seed):
     last = steps_logged(whole)
     killed = 0
     for step in sorted(draw.sample(range(1, last), 2)):
-        child = start(tmp_path)
+        child = forked.start(train, tmp_path)
         killed += kill_when(child, lambda step=step: steps_logged(tmp_path) >= step)
     assert killed
     finish(tmp_path)
@@ -79,13 +69,13 @@ def test_killed_at_random_steps(tmp_path, whole, seed):
 
 @pytest.mark.parametrize("what", [".step-*", ".best-*"])
 def test_killed_in_mid_write(tmp_path, whole, what):
-    child = start(tmp_path)
+    child = forked.start(train, tmp_path)
     checkpoints = tmp_path / "checkpoints"
     killed = kill_when(
         child, lambda: len(list(checkpoints.glob("step-*"))) > 0 and any(checkpoints.glob(what))
     )
     finish(tmp_path)
-    # the write may win the race; then this was one more kill at a random point, or a whole run
+    # The write may win the race: then the kill came at a random point, or after the end.
     if killed:
         assert not [
             path for path in checkpoints.glob("step-*") if not (path / "state.json").is_file()
@@ -93,9 +83,9 @@ def test_killed_in_mid_write(tmp_path, whole, what):
     assert_same(tmp_path, whole)
 
 
-def test_killed_at_the_end_of_a_pass(tmp_path, whole):
+def test_killed_at_the_end_of_an_epoch(tmp_path, whole):
     last = len(trainer(tmp_path / "unused").loader.steps(0))
-    child = start(tmp_path)
+    child = forked.start(train, tmp_path)
     kill_when(child, lambda: steps_logged(tmp_path) >= last)
     finish(tmp_path)
     assert_same(tmp_path, whole)

@@ -19,6 +19,8 @@ from langue.verbs.predict import predict
 from langue.verbs.preview import preview
 from tests.tiny import reviews, write_jsonl
 
+RENDERS = True  # figures are rendered: tests/conftest.py
+
 FAST = {"train.epochs": 4, "train.lr": 3e-3, "train.batch_examples": 16, "train.warmup": 0.05}
 TEXTS = ["a good and lovely film", "an awful dull plot"]
 

@@ -7,8 +7,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -26,6 +24,7 @@ from langue.hub.weights import read_safetensors
 from langue.runs.arguments import MANY, PRETRAIN, resolve_call
 from langue.runs.judge_language import _whole
 from langue.train.throughput import MFUMeter, body_flops, head_flops
+from tests import forked
 from tests.memory import Memory
 from tests.tiny import tiny_bert
 
@@ -221,11 +220,7 @@ def test_a_corpus_is_read_as_it_is_and_the_recipe_runs_again(tmp_path, text, tok
     assert all((a[name] == b[name]).all() for name in a)
 
 
-def command(out, *words):
-    return [sys.executable, "-m", "langue", "pretrain", "--out", str(out), *words]
-
-
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, text, tokenizer):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, text, tokenizer):
     settings = [
         f"{key}={value}"
         for key, value in (TINY | {"train.max_steps": 20, "train.checkpoint_every": 3}).items()
@@ -236,26 +231,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, text, tokenizer):
         "train.schedule=wsd",
         "train.ramp_steps=5",
     ]
-    given = ["--data", str(text), "--tokenizer", str(tokenizer), *settings]
-    subprocess.run(
-        command(tmp_path / "whole", *given), check=True, capture_output=True, timeout=120
-    )
-    child = subprocess.Popen(
-        command(tmp_path / "cut", *given), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.time() + 90
-        while (
-            not list((tmp_path / "cut" / "checkpoints").glob("step-*")) and time.time() < deadline
-        ):
-            time.sleep(0.02)
-        child.send_signal(signal.SIGKILL)
-    finally:
-        child.wait(30)
+    given = ["pretrain", "--data", str(text), "--tokenizer", str(tokenizer), *settings]
+    assert run([*given, "--out", str(tmp_path / "whole")]) == 0
+    cut = ["--out", str(tmp_path / "cut")]
+    child = forked.start(run, [*given, *cut])
+    deadline = time.monotonic() + 90
+    checkpoints = tmp_path / "cut" / "checkpoints"
+    while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.kill()
+    assert forked.wait(child) == -signal.SIGKILL
     assert not (tmp_path / "cut" / "metrics.json").exists()
-    subprocess.run(
-        command(tmp_path / "cut", *given, "--resume"), check=True, capture_output=True, timeout=120
-    )
+    assert run([*given, *cut, "--resume"]) == 0
     a, b = (read_safetensors(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all((a[name] == b[name]).all() for name in a)
     losses = [

@@ -135,7 +135,7 @@ def test_a_run_cuts_as_it_was_trained_and_counts(classifier, tmp_path, capsys, m
         assert len(told) == 1
     # the body has its own room, whatever the task's texts were cut to
     assert len(model.hidden([LONG])[0]) == 42
-    monkeypatch.setattr("langue.verbs.predict.CHUNK", 2)
+    monkeypatch.setattr("langue.runs.predict_table.CHUNK", 2)
     data = write_jsonl(tmp_path / "new.jsonl", [{"text": "good"}, *[{"text": LONG}] * 4])
     assert run(["predict", str(classifier), "--data", str(data)]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "longer than" in line]

@@ -1,5 +1,5 @@
-"""BLOOM (Scao et al. 2022, arXiv:2211.05100): a causal decoder without positions in its embedding,
-which is normed; what is far away counts less, by a fixed slope a head (ALiBi).
+"""BLOOM (Scao et al. 2022, arXiv:2211.05100): a causal decoder with a norm after its embedding and
+no position embeddings; attention decreases with distance, by a fixed slope for each head (ALiBi).
 """
 
 from typing import Any
@@ -8,20 +8,17 @@ from langue.hub.config_keys import Config, Names, own_names, require
 from langue.hub.family import DECODING, Family, Rule, classes, rule
 from langue.model.config import ModelConfig
 
-_NAMES = Names(
-    vocab_size="vocab_size",
-    dim="hidden_size",
-    n_layers="n_layer",
-    n_heads="n_head",
-    max_length=("seq_length", 2048),
-    norm_eps=("layer_norm_epsilon", 1e-5),
-    dropout=("hidden_dropout", 0.0),
-    attention_dropout=("attention_dropout", 0.0),
-    init_std=("initializer_range", 0.02),
-    tied=("tie_word_embeddings", True),
-)
-
-
+# names in configs, which Falcon has too
+USUAL: dict[str, Any] = {
+    "vocab_size": "vocab_size",
+    "dim": "hidden_size",
+    "norm_eps": ("layer_norm_epsilon", 1e-5),
+    "dropout": ("hidden_dropout", 0.0),
+    "attention_dropout": ("attention_dropout", 0.0),
+    "init_std": ("initializer_range", 0.02),
+    "tied": ("tie_word_embeddings", True),
+}
+_NAMES = Names(**USUAL, n_layers="n_layer", n_heads="n_head", max_length=("seq_length", 2048))
 _ALIASES = {
     "n_embed": "hidden_size",
     "num_attention_heads": "n_head",
@@ -32,7 +29,7 @@ _ALIASES = {
 def read(config: Config) -> ModelConfig:
     config = own_names(config, _ALIASES)
     require(config, apply_residual_connection_post_layernorm=False)
-    if config.get("slow_but_exact"):  # else it is of the training, and changes nothing
+    if config.get("slow_but_exact"):  # without it, pretraining_tp changes nothing
         require(config, pretraining_tp=1)
     axes = _NAMES.read(config)
     return ModelConfig(
@@ -49,6 +46,20 @@ def write(config: ModelConfig) -> dict[str, Any]:
     return _NAMES.write(config)
 
 
+LAYER = "h.{i}."
+QKV = LAYER + "self_attention.query_key_value"
+# weights, under names that Falcon has too
+EMBEDDING = Rule("token.weight", ("word_embeddings.weight",))
+MAPS = [
+    *rule("blocks.{i}.attention.qkv", QKV, change="heads"),
+    *rule("blocks.{i}.attention.out", LAYER + "self_attention.dense"),
+    *rule("blocks.{i}.feedforward.up", LAYER + "mlp.dense_h_to_4h"),
+    *rule("blocks.{i}.feedforward.down", LAYER + "mlp.dense_4h_to_h"),
+    *rule("final_norm", "ln_f"),
+]
+ATTENTION_NORM = LAYER + "input_layernorm"
+FEEDFORWARD_NORM = LAYER + "post_attention_layernorm"
+
 BLOOM = Family(
     name="bloom",
     prefix="transformer.",
@@ -56,15 +67,11 @@ BLOOM = Family(
     write=write,
     architectures=classes("Bloom", "ForCausalLM"),
     body=[
-        Rule("token.weight", ("word_embeddings.weight",)),
+        EMBEDDING,
         *rule("embedding_norm", "word_embeddings_layernorm"),
-        *rule("blocks.{i}.attention_norm", "h.{i}.input_layernorm"),
-        *rule("blocks.{i}.attention.qkv", "h.{i}.self_attention.query_key_value", change="heads"),
-        *rule("blocks.{i}.attention.out", "h.{i}.self_attention.dense"),
-        *rule("blocks.{i}.feedforward_norm", "h.{i}.post_attention_layernorm"),
-        *rule("blocks.{i}.feedforward.up", "h.{i}.mlp.dense_h_to_4h"),
-        *rule("blocks.{i}.feedforward.down", "h.{i}.mlp.dense_4h_to_h"),
-        *rule("final_norm", "ln_f"),
+        *rule("blocks.{i}.attention_norm", ATTENTION_NORM),
+        *rule("blocks.{i}.feedforward_norm", FEEDFORWARD_NORM),
+        *MAPS,
     ],
     heads=DECODING,
     poolings={"last": {}},

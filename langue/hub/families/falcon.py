@@ -1,29 +1,32 @@
 """Falcon (Almazrouei et al. 2023, arXiv:2311.16867): a causal decoder with rotary positions whose
-attention and feed-forward run side by side, behind one norm (7B) or one each (40B).
+attention and feed-forward layers are parallel, after one norm (7B) or one each (40B).
 """
 
 from typing import Any
 
 from langue.hub.config_keys import Config, Names, own_names, require
+from langue.hub.families.bloom import (
+    ATTENTION_NORM,
+    EMBEDDING,
+    FEEDFORWARD_NORM,
+    LAYER,
+    MAPS,
+    QKV,
+    USUAL,
+)
 from langue.hub.family import DECODING, Family, Rule, classes, rule
 from langue.hub.rope import read_rope, write_rope_keys
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
-    vocab_size="vocab_size",
-    dim="hidden_size",
+    **USUAL,
     n_layers="num_hidden_layers",
     n_heads="num_attention_heads",
     max_length=("max_position_embeddings", 2048),
     activation=("activation", "gelu"),
-    norm_eps=("layer_norm_epsilon", 1e-5),
     bias=("bias", False),
-    dropout=("hidden_dropout", 0.0),
-    attention_dropout=("attention_dropout", 0.0),
-    init_std=("initializer_range", 0.02),
-    tied=("tie_word_embeddings", True),
 )
-# the names of the first releases, whose configs came with code of their own
+# names in the configs of the first releases, which came with their own code
 _ALIASES = {
     "n_embed": "hidden_size",
     "n_layer": "num_hidden_layers",
@@ -77,8 +80,6 @@ def write(config: ModelConfig) -> dict[str, Any]:
     )
 
 
-_LAYER = "h.{i}."
-_QKV = _LAYER + "self_attention.query_key_value"
 _ATTENTION = "blocks.{i}.attention."
 _EACH = "has_parallel_norms"
 
@@ -89,26 +90,20 @@ FALCON = Family(
     write=write,
     architectures=classes("Falcon", "ForCausalLM"),
     body=[
-        Rule("token.weight", ("word_embeddings.weight",)),
-        *rule("blocks.{i}.attention_norm", _LAYER + "input_layernorm", when=(_EACH, False)),
-        *rule("blocks.{i}.attention_norm", _LAYER + "ln_attn", when=(_EACH, True)),
-        *rule(_ATTENTION + "qkv", _QKV, change="heads"),
+        EMBEDDING,
+        *rule("blocks.{i}.attention_norm", ATTENTION_NORM, when=(_EACH, False)),
+        *rule("blocks.{i}.attention_norm", LAYER + "ln_attn", when=(_EACH, True)),
         *(
             Rule(
                 ",".join(f"{_ATTENTION}{part}.{kind}" for part in "qkv"),
-                (f"{_QKV}.{kind}",),
+                (f"{QKV}.{kind}",),
                 "heads",
             )
             for kind in ("weight", "bias")
         ),
-        *rule(_ATTENTION + "out", _LAYER + "self_attention.dense"),
-        *rule(
-            "blocks.{i}.feedforward_norm", _LAYER + "post_attention_layernorm", when=(_EACH, False)
-        ),
-        *rule("blocks.{i}.feedforward_norm", _LAYER + "ln_mlp", when=(_EACH, True)),
-        *rule("blocks.{i}.feedforward.up", _LAYER + "mlp.dense_h_to_4h"),
-        *rule("blocks.{i}.feedforward.down", _LAYER + "mlp.dense_4h_to_h"),
-        *rule("final_norm", "ln_f"),
+        *rule("blocks.{i}.feedforward_norm", FEEDFORWARD_NORM, when=(_EACH, False)),
+        *rule("blocks.{i}.feedforward_norm", LAYER + "ln_mlp", when=(_EACH, True)),
+        *MAPS,
     ],
     heads=DECODING,
     poolings={"last": {}},

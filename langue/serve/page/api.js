@@ -1,4 +1,5 @@
 // The server's routes: JSON in, JSON or a stream of events out.
+import { forThisTab } from "./kept.js";
 import { t } from "./words.js";
 
 const KEY = "langue.key";
@@ -12,26 +13,15 @@ export class ApiError extends Error {
 
 /** The API key, kept until the tab is closed; where the browser keeps nothing, until it is left. */
 export const key = {
-  value: "",
-  get() {
-    try {
-      return this.value || (sessionStorage.getItem(KEY) ?? "");
-    } catch {
-      return this.value;
-    }
-  },
+  value: forThisTab.read(KEY) ?? "",
   set(value) {
     this.value = value;
-    try {
-      sessionStorage.setItem(KEY, value);
-    } catch {
-      // asked for again when the page is opened again
-    }
+    forThisTab.keep(KEY, value);
   },
 };
 
 async function ask(path, body, signal) {
-  const headers = key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+  const headers = key.value ? { Authorization: `Bearer ${key.value}` } : {};
   const options = { headers, signal, cache: "no-store", credentials: "omit" };
   if (body !== undefined) {
     headers["Content-Type"] = "application/json";

@@ -1,5 +1,6 @@
-// A conversation: its messages, what is written to be sent, and the conversations beside it.
-import { copyText, download, el, fill, icon, iconButton, isEnter, textArea } from "./dom.js";
+// A conversation: its messages, and what is written to be sent.
+import { copyText, el, fill, form, icon, iconButton, textArea } from "./dom.js";
+import { History } from "./history.js";
 import { markdownWriter } from "./markdown.js";
 import { askSettings, fieldsOf, lastSettings, openDialog, summary } from "./settings.js";
 import * as store from "./store.js";
@@ -17,11 +18,15 @@ export class ChatView {
     this.messages = el("div", { class: "messages" });
     this.scroller = el("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": t("chat") },
       this.messages);
-    this.history = el("nav", { class: "history", "aria-label": t("history") });
-    this.element = el("div", { class: "chat" }, this.history,
+    this.history = new History(app, this.conversation);
+    this.element = el("div", { class: "chat" }, this.history.element,
       el("div", { class: "talk" }, this.scroller, this.composer()));
     this.draw();
-    this.drawHistory(this.history);
+  }
+
+  /** What is being written here; undefined: nothing. */
+  get writing() {
+    return writingOf(this.conversation);
   }
 
   /** After it stands in the document. */
@@ -36,40 +41,31 @@ export class ChatView {
 
   /** Look on no more; what is being written goes on. */
   hide() {
-    const writing = writingOf(this.conversation.id);
-    if (writing) writing.onText = writing.onEnd = () => {};
+    this.writing?.leave();
   }
 
   // --- what is sent ---
 
   composer() {
-    this.input = textArea({ class: "input", placeholder: t("words"), "aria-label": t("words") });
-    this.input.addEventListener("keydown", (event) => {
-      if (!isEnter(event) || event.shiftKey) return;
-      event.preventDefault();
-      this.send();
-    });
-    this.button = el("button", { class: "send" });
-    this.settings = el("button", { type: "button", class: "quiet", onclick: () => this.askSettings() });
-    const onsubmit = (event) => {
-      event.preventDefault();
-      if (writingOf(this.conversation.id)) writingOf(this.conversation.id).stop();
+    const stopOrSend = () => {
+      if (this.writing) this.writing.stop();
       else this.send();
     };
-    const onkeydown = (event) => {
-      if (event.key === "Escape") writingOf(this.conversation.id)?.stop();
-    };
-    return el("form", { class: "composer", onsubmit, onkeydown },
+    this.input = textArea({ class: "input", placeholder: t("words"), "aria-label": t("words") });
+    this.button = el("button", { type: "button", class: "send", onclick: stopOrSend });
+    this.settings = el("button", { type: "button", class: "quiet", onclick: () => this.askSettings() });
+    const history = el("button", { type: "button", class: "quiet narrow", onclick: () => this.openHistory() },
+      icon("list"), t("history"));
+    const submit = () => this.send();
+    const escape = () => this.writing?.stop();
+    return form({ class: "composer", submit, escape, byEnter: true },
       el("div", { class: "box" }, this.input, this.button),
-      el("div", { class: "under" }, this.settings,
-        el("button", { type: "button", class: "quiet narrow", onclick: () => this.openHistory() },
-          icon("list"), t("history"))));
+      el("div", { class: "under" }, this.settings, history));
   }
 
   drawComposer() {
-    const isBusy = Boolean(writingOf(this.conversation.id));
-    const label = t(isBusy ? "stop" : "send");
-    fill(this.button, icon(isBusy ? "stop" : "up"));
+    const label = t(this.writing ? "stop" : "send");
+    fill(this.button, icon(this.writing ? "stop" : "up"));
     this.button.setAttribute("aria-label", label);
     this.button.title = label;
     const said = summary(this.conversation.settings);
@@ -85,9 +81,16 @@ export class ChatView {
     });
   }
 
+  openHistory() {
+    const history = new History(this.app, this.conversation, () => dialog.close());
+    const dialog = openDialog(t("history"), history.element,
+      el("div", { class: "row end" },
+        el("button", { type: "button", onclick: () => dialog.close() }, t("close"))));
+  }
+
   send() {
     const text = this.input.value;
-    if (!text.trim() || writingOf(this.conversation.id)) return;
+    if (!text.trim() || this.writing) return;
     this.input.value = "";
     this.input.fit();
     this.ask(this.conversation.leaf, text);
@@ -101,24 +104,21 @@ export class ChatView {
   /** Have a user's message answered, beside the answers that it has. */
   answer(asked) {
     const { conversation } = this;
-    const { system } = conversation.settings;
-    const turns = store.branch(conversation, asked.id);
-    const messages = turns.map(({ role, text }) => ({ role, content: text }));
-    if (system) messages.unshift({ role: "system", content: system });
+    const messages = store.messagesOf(conversation, asked.id);
     const node = store.append(conversation, asked.id, "assistant", "");
     const body = { model: this.model.id, messages, ...fieldsOf(conversation.settings) };
-    const keep = ({ text, info, error }) => {
-      Object.assign(node, { text, info, error });
+    const keep = ({ text, thought, info, error }) => {
+      Object.assign(node, { text, thought, info, error });
       conversation.time = Date.now();
-      if (!store.save(conversation)) this.app.notify(t("full"));
+      this.keep();
     };
-    const writing = new Writing(conversation.id, "v1/chat/completions", body, keep);
+    const writing = new Writing(conversation, body, keep);
     this.keep();
     this.app.go({ conversation: conversation.id }, true);
     this.app.unsay();
     this.draw();
-    this.drawHistory(this.history);
-    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.history.draw();
+    this.shown();
     this.input.focus();
     writing.run();
   }
@@ -142,47 +142,69 @@ export class ChatView {
 
   message(node) {
     const isUser = node.role === "user";
-    const body = el("div", { class: isUser ? "text" : "markdown" });
-    const bar = el("div", { class: "bar" });
     const name = el("h2", { class: "hidden" }, isUser ? t("you") : node.info?.model ?? t("answer"));
-    const article = el("article", { class: node.role, "data-node": node.id }, name, body, bar);
-    const writing = writingOf(this.conversation.id);
-    if (!isUser && writing && node.id === this.conversation.leaf) {
-      this.follow(writing, article, body);
+    const article = el("article", { class: node.role, "data-node": node.id }, name);
+    if (isUser) {
+      article.append(el("div", { class: "text" }, node.text), this.bar(node));
       return article;
     }
-    if (isUser) body.textContent = node.text;
-    else writeWhole(body, node.text);
-    if (node.error) body.append(el("p", { class: "fault", role: "alert" }, node.error));
-    this.drawBar(bar, node);
+    const thought = el("p", {}, node.thought);
+    const thoughts = el("details", { hidden: !node.thought }, el("summary", {}, t("thoughts")), thought);
+    const body = el("div", { class: "markdown" });
+    article.append(thoughts, body);
+    if (this.writing && node.id === this.conversation.leaf) {
+      this.follow(this.writing, { article, thoughts, thought, body });
+      return article;
+    }
+    this.write(body, node.text);
+    if (node.error) article.append(el("p", { class: "fault", role: "alert" }, node.error));
+    article.append(this.bar(node));
     return article;
   }
 
-  drawBar(bar, node) {
+  /** Write a whole answer; what stands in a block of code can be copied. */
+  write(body, text) {
+    const writer = markdownWriter(body);
+    writer.write(text);
+    writer.end();
+    for (const block of body.querySelectorAll("pre")) {
+      const copy = iconButton("copy", t("copyCode"), () => this.copy(block.textContent));
+      const framed = el("div", { class: "code" }, copy);
+      block.replaceWith(framed);
+      framed.prepend(block);
+    }
+  }
+
+  /** What can be done with a message, and how it came about. */
+  bar(node) {
+    const isUser = node.role === "user";
+    const disabled = Boolean(this.writing);
+    return el("div", { class: "bar" },
+      iconButton("copy", t("copy"), () => this.copy(node.text)),
+      isUser
+        ? iconButton("edit", t("edit"), () => this.edit(node), { disabled })
+        : iconButton("again", t("again"), () => this.again(node), { disabled }),
+      this.versions(node),
+      !isUser && el("span", { class: "info" }, describe(node.info)));
+  }
+
+  /** The ways to the other versions of a message, where there are some. */
+  versions(node) {
     const all = store.versions(this.conversation, node);
+    if (all.length < 2) return null;
     const place = all.indexOf(node);
     const go = (step) => {
       store.choose(this.conversation, all[place + step]);
       this.keep();
       this.draw();
-      const steps = `[data-node="${all[place + step].id}"] [data-step]:enabled`;
-      const ways = [...this.messages.querySelectorAll(steps)];
+      const chosen = `[data-node="${all[place + step].id}"] [data-step]:enabled`;
+      const ways = [...this.messages.querySelectorAll(chosen)];
       (ways.find((each) => each.dataset.step === String(step)) ?? ways[0]).focus();
     };
-    const step = (by, name, label) =>
-      iconButton(name, label, () => go(by), { "data-step": by, disabled: !all[place + by] });
-    const disabled = Boolean(writingOf(this.conversation.id));
-    bar.append(
-      iconButton("copy", t("copy"), () => this.copy(node.text)),
-      node.role === "user"
-        ? iconButton("edit", t("edit"), () => this.edit(node), { disabled })
-        : iconButton("again", t("again"), () => this.again(node), { disabled }),
-    );
-    if (all.length > 1) {
-      const said = t("version", { n: place + 1, all: all.length });
-      bar.append(step(-1, "left", t("older")), el("span", {}, said), step(1, "right", t("newer")));
-    }
-    if (node.role !== "user") bar.append(el("span", { class: "info" }, describe(node.info)));
+    const way = (step, name, label) =>
+      iconButton(name, label, () => go(step), { "data-step": step, disabled: !all[place + step] });
+    const said = t("version", { n: place + 1, all: all.length });
+    return [way(-1, "left", t("older")), el("span", {}, said), way(1, "right", t("newer"))];
   }
 
   async copy(text) {
@@ -198,21 +220,16 @@ export class ChatView {
     const article = this.messages.querySelector(`[data-node="${node.id}"]`);
     const area = textArea({ class: "input", "aria-label": t("edit") });
     area.value = node.text;
-    const cancel = () => {
+    const escape = () => {
       this.draw();
       this.messages.querySelector(`[data-node="${node.id}"] button[aria-label="${t("edit")}"]`).focus();
     };
-    const onsubmit = (event) => {
-      event.preventDefault();
+    const submit = () => {
       if (area.value.trim()) this.ask(node.parent, area.value);
     };
-    const onkeydown = (event) => {
-      if (event.key === "Escape") cancel();
-      if (isEnter(event) && !event.shiftKey) onsubmit(event);
-    };
-    fill(article, el("form", { class: "edit", onsubmit, onkeydown }, area,
+    fill(article, form({ class: "edit", submit, escape, byEnter: true }, area,
       el("div", { class: "row end" },
-        el("button", { type: "button", onclick: cancel }, t("cancel")),
+        el("button", { type: "button", onclick: escape }, t("cancel")),
         el("button", { class: "main" }, t("send")))));
     area.fit();
     area.focus();
@@ -227,97 +244,61 @@ export class ChatView {
   }
 
   /** Show an answer while it is written. */
-  follow(writing, article, body) {
+  follow(writing, { article, thoughts, thought, body }) {
     const writer = markdownWriter(body);
-    let waiting = writing.text;
+    const speaker = new Speaker((text) => this.app.say(text));
+    const waiting = el("p", { class: "waiting" }, t("isWriting"));
+    let unwritten = "";
     let frame = 0;
-    let unsaid = "";
-    const flush = () => {
+    const write = () => {
       frame = 0;
-      this.atEnd(() => writer.write(waiting));
-      waiting = "";
+      this.atEnd(() => writer.write(unwritten));
+      unwritten = "";
+    };
+    const take = (text) => {
+      if (!text) return;
+      waiting.remove();
+      unwritten += text;
+      frame ||= requestAnimationFrame(write);
     };
     article.setAttribute("aria-busy", "true");
-    body.append(el("p", { class: "waiting" }, t("isWriting")));
-    writing.onText = (part) => {
-      body.querySelector(":scope > .waiting")?.remove();
-      waiting += part;
-      frame ||= requestAnimationFrame(flush);
-      unsaid += part;
-      if (!/[.!?:;。！？；\n]/.test(part) && unsaid.length < SAID) return;
-      const whole = unsaid.length < SAID ? unsaid.match(/^.*([.!?:;]\s|[。！？；\n])/s)?.[0] : unsaid;
-      if (!whole) return;
-      this.app.say(whole);
-      unsaid = unsaid.slice(whole.length);
+    article.append(waiting);
+    take(writing.text);
+    writing.onPart = (part) => {
+      take(part.text);
+      speaker.add(part.text);
+      if (!part.thought) return;
+      thoughts.hidden = false;
+      this.atEnd(() => thought.append(part.thought));
     };
     writing.onEnd = () => {
       cancelAnimationFrame(frame);
-      this.app.say(writing.error || unsaid);
+      speaker.end(writing.error);
       const focused = document.activeElement;
       this.atEnd(() => this.draw());
-      this.drawHistory(this.history);
+      this.history.draw();
       if (focused === this.button || !focused.isConnected) this.input.focus();
     };
-    if (waiting) writing.onText("");
-  }
-
-  // --- the conversations beside it ---
-
-  drawHistory(nav, then = () => {}) {
-    const open = (conversation) => {
-      then();
-      this.app.go({ conversation });
-    };
-    const rows = store.conversations().map((each) => {
-      const title = each.title || t("untitled");
-      const isThis = each.id === this.conversation.id;
-      return el("li", {},
-        el("button", { type: "button", class: "entry", "aria-current": isThis && "true",
-          onclick: () => open(each.id) }, title),
-        iconButton("close", t("delete", { title }), () => this.delete(each, nav, then)));
-    });
-    fill(nav,
-      el("button", { type: "button", class: "new", onclick: () => open("") }, t("new")),
-      el("ul", {}, rows),
-      rows.length > 0 && el("button", { type: "button", class: "quiet", onclick: () => this.export() },
-        t("export")));
-  }
-
-  delete(conversation, nav, then) {
-    writingOf(conversation.id)?.stop();
-    store.remove(conversation.id);
-    const undo = () => {
-      store.save(conversation);
-      this.drawHistory(nav, then);
-    };
-    const title = conversation.title || t("untitled");
-    this.app.notify(t("deleted", { title }), t("undo"), undo);
-    if (conversation.id === this.conversation.id) {
-      then();
-      this.app.go({ conversation: "" });
-      return;
-    }
-    this.drawHistory(nav, then);
-    nav.querySelector("button").focus();
-  }
-
-  export() {
-    const kept = store.conversations();
-    download("conversations.jsonl", store.asJsonLines(kept), "application/jsonl");
-    this.app.notify(t("exported", { n: kept.length }));
-  }
-
-  openHistory() {
-    const nav = el("nav", { class: "list", "aria-label": t("history") });
-    const dialog = openDialog(t("history"), nav,
-      el("div", { class: "row end" },
-        el("button", { type: "button", onclick: () => dialog.close() }, t("close"))));
-    this.drawHistory(nav, () => dialog.close());
   }
 }
 
-function writeWhole(body, text) {
-  const writer = markdownWriter(body);
-  writer.write(text);
-  writer.end();
+/** Has a screen reader say what comes, as a rule by whole sentences. */
+class Speaker {
+  constructor(say) {
+    this.say = say;
+    this.unsaid = "";
+  }
+
+  add(text) {
+    this.unsaid += text;
+    if (!/[.!?:;。！？；\n]/.test(text) && this.unsaid.length < SAID) return;
+    const sentences = this.unsaid.match(/^.*([.!?:;]\s|[。！？；\n])/s)?.[0] ?? "";
+    const said = this.unsaid.length < SAID ? sentences : this.unsaid;
+    this.unsaid = this.unsaid.slice(said.length);
+    this.say(said);
+  }
+
+  end(error) {
+    this.say(error || this.unsaid);
+  }
 }

@@ -1,59 +1,47 @@
 // A text that a model goes on from, and what it writes; of each token, how likely it was.
-import { el, field, fill, icon, textArea } from "./dom.js";
-import { keep, read } from "./kept.js";
+import { el, fill, icon } from "./dom.js";
 import { askSettings, fieldsOf, lastSettings, summary } from "./settings.js";
+import { Sheet } from "./sheet.js";
 import { percent, t } from "./words.js";
-import { Writing, describe } from "./writing.js";
+import { describe, written } from "./writing.js";
 
-const DRAFT = "langue.draft.";
 const TOKENS = 128; // where nothing is said
 const OTHERS = 5; // tokens that are told beside the chosen one
+const SHADES = 4;
+const BITS = 1.5; // of surprise, for each shade
 
-export class CompleteView {
+export class CompleteView extends Sheet {
+  static layout = "sheet";
+  static action = "continue";
+
   constructor(app, model) {
-    Object.assign(this, { app, model, settings: lastSettings(), text: "", tokens: [], writing: null });
-    this.prompt = textArea({ rows: 4 });
-    this.prompt.value = read(DRAFT + model.id) ?? "";
-    this.prompt.addEventListener("change", () => this.keepDraft());
-    this.output = el("div", { class: "output", role: "group", "aria-label": t("output") });
+    super(app, model);
+    this.clear();
     this.token = el("p", { class: "token", role: "status" });
-    this.info = el("p", { class: "info" });
-    this.button = el("button", { class: "main" });
-    const goOn = () => this.goOn();
-    this.takeOver = el("button", { type: "button", class: "quiet", onclick: goOn }, t("takeOver"));
+    this.output.classList.add("output");
+    this.output.setAttribute("aria-live", "off");
+    this.output.setAttribute("role", "group");
+    this.output.setAttribute("aria-label", t("output"));
+    this.output.after(this.token);
+  }
+
+  inputs() {
+    return [this.textField("prompt", 4, t("prompt"))];
+  }
+
+  controls() {
+    this.settings = lastSettings();
     this.choice = el("button", { type: "button", class: "quiet", onclick: () => this.askSettings() });
-    this.isShaded = el("input", { type: "checkbox", onchange: () => this.draw() });
-    const onsubmit = (event) => {
-      event.preventDefault();
-      if (this.writing) this.writing.stop();
-      else this.run();
-    };
-    const onkeydown = (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) onsubmit(event);
-      if (event.key === "Escape") this.writing?.stop();
-    };
-    this.element = el("div", { class: "sheet" },
-      el("form", { onsubmit, onkeydown }, field(t("prompt"), this.prompt),
-        el("div", { class: "row" }, this.button, this.choice, this.takeOver, el("span", { class: "space" }),
-          el("label", { class: "check" }, this.isShaded, t("probabilities")))),
-      this.output, this.token, this.info);
-    this.draw();
+    this.takeOver = el("button", { type: "button", class: "quiet", onclick: () => this.goOn() },
+      t("takeOver"));
+    this.isShaded = el("input", { type: "checkbox", onchange: () => this.drawOutput() });
+    const shading = el("label", { class: "check" }, this.isShaded, t("probabilities"));
+    return [...super.controls(), this.choice, this.takeOver, el("span", { class: "space" }), shading];
   }
 
-  shown() {
-    this.prompt.fit();
-  }
-
-  focus() {
-    this.prompt.focus();
-  }
-
-  hide() {
-    this.writing?.stop();
-  }
-
-  keepDraft() {
-    if (!keep(DRAFT + this.model.id, this.prompt.value)) this.app.notify(t("full"));
+  clear() {
+    this.text = "";
+    this.tokens = [];
   }
 
   askSettings() {
@@ -64,53 +52,51 @@ export class CompleteView {
   }
 
   draw() {
-    this.button.textContent = t(this.writing ? "stop" : "continue");
-    this.takeOver.hidden = !this.text || Boolean(this.writing);
+    super.draw();
+    this.takeOver.hidden = !this.text || Boolean(this.aborter);
     const said = summary({ ...this.settings, system: "" });
     fill(this.choice, icon("sliders"), el("span", {}, said || t("settings")));
-    fill(this.output, this.isShaded.checked ? this.tokens.map((_, index) => this.show(index)) : this.text);
-    fill(this.token);
   }
 
-  async run() {
-    if (!this.prompt.value) return this.prompt.focus();
-    this.keepDraft();
-    const asked = { max_tokens: TOKENS, ...fieldsOf(this.settings), logprobs: OTHERS };
-    const body = { model: this.model.id, prompt: this.prompt.value, ...asked };
-    this.tokens = [];
-    this.text = "";
-    this.writing = new Writing(this, "v1/completions", body);
-    this.writing.onText = (part, choice) => {
-      this.text += part;
-      const { tokens = [], token_logprobs: logs, top_logprobs: others } = choice.logprobs ?? {};
+  drawOutput() {
+    const isShaded = this.isShaded.checked;
+    fill(this.output, isShaded ? this.tokens.map((_, index) => this.show(index)) : this.text);
+    fill(this.token, isShaded && this.tokens.length > 0 && t("shadeHint"));
+  }
+
+  async ask(signal) {
+    this.clear();
+    this.drawOutput();
+    this.draw();
+    const given = { max_tokens: TOKENS, ...fieldsOf(this.settings), logprobs: OTHERS };
+    const body = { model: this.model.id, prompt: this.prompt.value, ...given };
+    const info = {};
+    for await (const { text, logprobs } of written("v1/completions", body, signal, info)) {
       const begin = this.tokens.length;
-      this.tokens.push(...tokens.map((text, i) => ({ text, log: logs[i], others: others[i] })));
+      this.text += text;
+      this.tokens.push(...tokensOf(logprobs));
       const added = this.tokens.slice(begin).map((_, index) => this.show(begin + index));
-      this.output.append(...(this.isShaded.checked ? added : [part]));
-    };
-    fill(this.info, t("isWriting"));
-    this.draw();
-    await this.writing.run();
-    const { error, info } = this.writing;
-    this.writing = null;
-    this.info.classList.toggle("fault", Boolean(error));
-    fill(this.info, error || describe(info));
-    this.app.say(error || this.text);
-    this.draw();
+      this.output.append(...(this.isShaded.checked ? added : [text]));
+    }
+    this.drawOutput();
+    this.app.say(this.text);
+    return describe(info);
   }
 
   /** A token: the less likely it was, the darker. */
   show(index) {
     const { text, log } = this.tokens[index];
-    const shade = Math.min(4, Math.floor(-log / Math.LN2 / 1.5));
-    const move = (step) => this.output.children[index + step]?.focus();
-    const onkeydown = (event) => {
+    const shade = Math.min(SHADES, Math.floor(-log / Math.LN2 / BITS));
+    const move = (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (step) (event.preventDefault(), move(step));
+      if (!step) return;
+      event.preventDefault();
+      this.output.children[index + step]?.focus();
     };
-    const attributes = { class: `token-${shade}`, tabindex: index ? -1 : 0, onkeydown };
     const tell = () => this.tell(index);
-    return el("span", { ...attributes, onfocus: tell, onmouseenter: tell }, text.replace(/^bytes:/, ""));
+    const attributes = { class: `token-${shade}`, tabindex: index ? -1 : 0 };
+    return el("span", { ...attributes, onkeydown: move, onfocus: tell, onmouseenter: tell },
+      text.replace(/^bytes:/, ""));
   }
 
   /** How likely a token was, and what else could have stood there. */
@@ -125,11 +111,16 @@ export class CompleteView {
   /** Take what was written for the text to go on from. */
   goOn() {
     this.prompt.value += this.text;
-    this.text = "";
-    this.tokens = [];
-    this.keepDraft();
+    this.prompt.dispatchEvent(new Event("input"));
+    this.clear();
+    this.drawOutput();
     this.draw();
-    this.shown();
     this.focus();
   }
+}
+
+/** The tokens of a part, each with its logarithm of probability and those of others. */
+function tokensOf(logprobs) {
+  const { tokens, token_logprobs: logs, top_logprobs: others } = logprobs ?? { tokens: [] };
+  return tokens.map((text, index) => ({ text, log: logs[index], others: others[index] }));
 }

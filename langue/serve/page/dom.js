@@ -25,8 +25,8 @@ function present(children) {
 const PICTURES = {
   sun: "M12 3v2M12 19v2M3 12h2M19 12h2M5.6 5.6 7 7M17 17l1.4 1.4M18.4 5.6 17 7M7 17l-1.4 1.4M16 12a4 4 0 1 1-8 0 4 4 0 0 1 8 0Z",
   moon: "M19.5 14.5A8 8 0 0 1 9.5 4.5a8 8 0 1 0 10 10Z",
-  auto: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16ZM12 4v16M15 5v14M18 7.5v9",
-  key: "M14 10a4 4 0 1 0-4 4l1-1h2v2h2v2h3v-3l-4.2-4.2M8.5 9.5h.01",
+  auto: "M4 5h16v11H4ZM9 20h6M12 16v4",
+  key: "M12 15a4 4 0 1 1-8 0 4 4 0 0 1 8 0ZM11 12l8-8M15 8l3 3M18 5l2 2",
   list: "M4 7h16M4 12h16M4 17h16",
   copy: "M9 9h10v11H9zM15 9V4H5v11h4",
   edit: "m5 16-1 4 4-1L19 8l-3-3ZM14 7l3 3",
@@ -63,6 +63,29 @@ export function field(label, control, hint = "") {
   return el("label", { class: "field" }, name, control);
 }
 
+/** A form. `submit` is called in the place of the browser's own sending: also by Ctrl+Enter, and
+ * where `byEnter` says so by Enter in a text area; `escape` by Escape. */
+export function form({ submit, escape, byEnter = false, ...attributes }, ...children) {
+  const onsubmit = (event) => {
+    event.preventDefault();
+    submit();
+  };
+  const onkeydown = (event) => {
+    if (event.key === "Escape") escape?.();
+    const isPlain = byEnter && event.target.localName === "textarea" && !event.shiftKey;
+    if (!isEnter(event) || !(isPlain || event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    made.requestSubmit();
+  };
+  const made = el("form", { ...attributes, onsubmit, onkeydown }, ...children);
+  return made;
+}
+
+/** Enter, where it is not a part of a word that is being composed (as in Chinese). */
+function isEnter(event) {
+  return event.key === "Enter" && !event.isComposing && event.keyCode !== 229;
+}
+
 /** A text area that is as high as its text. */
 export function textArea(attributes) {
   const area = el("textarea", { rows: 1, ...attributes });
@@ -73,11 +96,6 @@ export function textArea(attributes) {
   area.addEventListener("input", fit);
   area.fit = fit;
   return area;
-}
-
-/** Enter, where it is not a part of a word that is being composed (as in Chinese). */
-export function isEnter(event) {
-  return event.key === "Enter" && !event.isComposing && event.keyCode !== 229;
 }
 
 /** Put a text on the clipboard; over plain HTTP from elsewhere only the old way is open. */

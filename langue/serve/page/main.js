@@ -2,8 +2,8 @@
 import { call, key } from "./api.js";
 import { ChatView } from "./chat.js";
 import { CompleteView } from "./complete.js";
-import { el, field, fill, iconButton } from "./dom.js";
-import { keep } from "./kept.js";
+import { el, field, fill, form, iconButton } from "./dom.js";
+import { forGood } from "./kept.js";
 import {
   AnswersView, LabelsView, NumberView, ReportView, SpansView, TextView, VectorsView,
 } from "./results.js";
@@ -30,7 +30,7 @@ class App {
   constructor() {
     this.models = [];
     this.view = null;
-    this.needsKey = Boolean(key.get());
+    this.needsKey = key.value !== "";
     window.addEventListener("hashchange", () => this.draw());
   }
 
@@ -53,7 +53,7 @@ class App {
     try {
       this.models = (await call("v1/models")).data;
     } catch (error) {
-      if (error.status === 401) this.askKey(key.get() && error.message);
+      if (error.status === 401) this.askKey(key.value && error.message);
       else this.fail(error.message);
       return;
     }
@@ -133,7 +133,7 @@ class App {
     const onclick = () => {
       if (next === "auto") delete document.documentElement.dataset.theme;
       else document.documentElement.dataset.theme = next;
-      keep(THEME, next);
+      forGood.keep(THEME, next);
       this.drawHead();
     };
     return iconButton({ auto: "auto", light: "sun", dark: "moon" }[now], label, onclick, { id: "theme" });
@@ -150,8 +150,7 @@ class App {
     this.needsKey = true;
     this.drawHead();
     const input = el("input", { type: "password", autocomplete: "off", required: true });
-    const onsubmit = (event) => {
-      event.preventDefault();
+    const submit = () => {
       key.set(input.value.trim());
       dialog.close();
       this.start();
@@ -159,14 +158,15 @@ class App {
     const dialog = openDialog(t("apiKey"),
       el("p", {}, t("askedKey")),
       fault && el("p", { class: "fault", role: "alert" }, fault),
-      el("form", { onsubmit }, field(t("apiKey"), input),
+      form({ submit }, field(t("apiKey"), input),
         el("div", { class: "row end" }, el("button", { class: "main" }, t("useIt")))));
   }
 
   fail(message) {
-    fill(document.getElementById("main"), 
+    fill(document.getElementById("main"),
       el("h1", { class: "hidden" }, "langue"),
-      el("p", { class: "fault", role: "alert" }, message));
+      el("p", { class: "fault", role: "alert" }, message),
+      el("button", { type: "button", class: "retry", onclick: () => this.start() }, t("retry")));
   }
 
   /** Say something for a while, and offer to do something about it. */

@@ -6,9 +6,14 @@ import * as smd from "./vendor/smd.min.js";
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 const SHIFT = 2; // the levels of headings above an answer's own
 const DEEPEST = 12; // elements in one another; further ones are left out, and their text is not
+// Characters that wait to become something, as the marks of a rule or an address. The parser takes
+// time by their square: it begins anew where there are more.
+const MOST_WAITING = 2000;
+const SLICES = /.{1,500}/gsu; // in which a text is read, to see how many wait; no character is split
+const MOST_ELEMENTS = 5000; // which a browser lays out without a halt; what follows stays plain text
 
 /** Where a link may lead; null: nowhere. */
-export function safeAddress(text) {
+function safeAddress(text) {
   try {
     const url = new URL(text);
     return SAFE.has(url.protocol) ? url.href : null;
@@ -19,9 +24,38 @@ export function safeAddress(text) {
 
 /** Writes Markdown into `root`: `write(text)` as it comes, then `end()`. */
 export function markdownWriter(root) {
+  const made = { levels: [], elements: 0 };
+  const begin = () => smd.parser(safeRenderer(root, made));
+  let parser = begin();
+  let plain = null;
+  const end = () => smd.parser_end(parser);
+  const write = (text) => {
+    for (const slice of text.match(SLICES) ?? []) {
+      if (plain) {
+        plain.append(slice);
+        continue;
+      }
+      smd.parser_write(parser, slice);
+      if (made.elements < MOST_ELEMENTS && parser.pending.length < MOST_WAITING) continue;
+      end();
+      parser = begin();
+      if (made.elements >= MOST_ELEMENTS) plain = root.appendChild(plainText());
+    }
+  };
+  return { write, end };
+}
+
+function plainText() {
+  const element = document.createElement("p");
+  element.className = "plain";
+  return element;
+}
+
+/** The library's renderer, which makes elements, with all that is not safe taken out of it. made:
+ * the levels of the headings so far, and how many elements there are. */
+function safeRenderer(root, made) {
   const renderer = smd.default_renderer(root);
   const { add_token: add, set_attr: set } = renderer;
-  const levels = [];
   renderer.add_token = (data, type) => {
     if (data.index >= DEEPEST) {
       data.nodes[data.index + 1] = data.nodes[data.index];
@@ -29,10 +63,11 @@ export function markdownWriter(root) {
       return;
     }
     add(data, type);
-    const made = data.nodes[data.index];
-    const other = substitute(made, type, levels);
-    if (other !== made) {
-      made.replaceWith(other);
+    made.elements += 1;
+    const element = data.nodes[data.index];
+    const other = substitute(element, type, made.levels);
+    if (other !== element) {
+      element.replaceWith(other);
       data.nodes[data.index] = other;
     }
   };
@@ -45,8 +80,7 @@ export function markdownWriter(root) {
     else if (type === smd.CHECKED) node.textContent = "☑";
     else set(data, type, value);
   };
-  const parser = smd.parser(renderer);
-  return { write: (text) => smd.parser_write(parser, text), end: () => smd.parser_end(parser) };
+  return renderer;
 }
 
 /** The element that stands for one of the library's. */

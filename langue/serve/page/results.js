@@ -2,12 +2,22 @@
 import { el, field, fill } from "./dom.js";
 import { Sheet, bars, marked } from "./sheet.js";
 import { number, percent, t } from "./words.js";
+import { describe, written } from "./writing.js";
 
 const HUES = 6;
 const SHOWN = 3; // answers
 
+/** Texts that may be cut where they are too long for the model. */
+class CuttingSheet extends Sheet {
+  controls() {
+    this.isCut = el("input", { type: "checkbox" });
+    const choice = el("label", { class: "check" }, this.isCut, t("cut"));
+    return [...super.controls(), el("span", { class: "space" }), choice];
+  }
+}
+
 /** A text, or two where the model compares them. */
-class TextsView extends Sheet {
+class TextsView extends CuttingSheet {
   inputs() {
     const { pairs } = this.model;
     const hint = pairs === null ? t("pairOptional") : "";
@@ -19,7 +29,8 @@ class TextsView extends Sheet {
 
   request() {
     const pair = this.pair?.value;
-    return ["v1/classify", { input: pair ? [[this.text.value, pair]] : this.text.value, top: "all" }];
+    const input = pair ? [[this.text.value, pair]] : this.text.value;
+    return ["v1/classify", { input, top: "all", truncate: this.isCut.checked }];
   }
 }
 
@@ -38,13 +49,13 @@ export class NumberView extends TextsView {
 }
 
 /** Parts of a text, marked in it. */
-export class SpansView extends Sheet {
+export class SpansView extends CuttingSheet {
   inputs() {
     return [this.textField("text", 10, t("context"))];
   }
 
   request() {
-    return ["v1/tag", { input: this.text.value }];
+    return ["v1/tag", { input: this.text.value, truncate: this.isCut.checked }];
   }
 
   show({ data }, { input }) {
@@ -59,19 +70,19 @@ export class SpansView extends Sheet {
       el("tr", {}, el("th", { scope: "row" }, each.word), el("td", {}, nameOf(each)),
         el("td", {}, percent(each.score))));
     const table = el("table", { class: "list-of" }, el("tbody", {}, rows));
-    return el("div", {}, text, el("details", {}, el("summary", {}, t("asTable", { n: found.length })), table));
+    return [text, el("details", {}, el("summary", {}, t("asTable", { n: found.length })), table)];
   }
 }
 
 /** Answers, where they stand in a text. */
 export class AnswersView extends Sheet {
   inputs() {
-    return [this.textField("question", 1, t("question")), this.textField("context", 10, t("context"))];
+    return [this.textField("question", 1, t("question")), this.textField("text", 10, t("context"))];
   }
 
   request() {
-    const { question, context } = this;
-    return ["v1/answer", { question: question.value, context: context.value, top: SHOWN }];
+    const given = { question: this.question.value, context: this.text.value };
+    return ["v1/answer", { ...given, top: SHOWN }];
   }
 
   show({ data }, { context }) {
@@ -86,26 +97,26 @@ export class AnswersView extends Sheet {
       choices.forEach((each, index) => each.setAttribute("aria-pressed", answers[index] === chosen));
     };
     if (answers.length) choose(answers[0]);
-    return el("div", {}, el("div", { class: "row choices" }, choices), passage);
+    return [el("div", { class: "row choices" }, choices), passage];
   }
 }
 
-/** A text beside the one that it was written for. */
+/** A text that is written for another one, beside it. */
 export class TextView extends Sheet {
   inputs() {
     const { languages } = this.model;
     const choice = (name) => {
       const options = languages.map((code) => el("option", { value: code }, code));
-      this[name] = el("select", {}, el("option", { value: "" }, t("modelsOwn")), options);
+      this[name] = el("select", {}, el("option", { value: "" }, t("default")), options);
       return this[name];
     };
-    this.beams = el("input", { type: "number", min: 1, max: 64, step: 1, placeholder: t("modelsOwn") });
+    this.beams = el("input", { type: "number", min: 1, max: 64, step: 1, placeholder: t("default") });
     return [
       this.textField("text", 10, t("source")),
       el("div", { class: "grid" },
         languages.length > 0 && field(t("sourceLanguage"), choice("from")),
         languages.length > 0 && field(t("targetLanguage"), choice("to")),
-        field(t("beams"), this.beams)),
+        field(t("beams"), this.beams, t("beamsHint"))),
     ];
   }
 
@@ -114,26 +125,31 @@ export class TextView extends Sheet {
     const given = Object.entries(chosen).filter(([, value]) => value);
     if (this.beams.value) given.push(["beams", this.beams.valueAsNumber]);
     const path = this.model.languages.length ? "v1/translate" : "v1/summarise";
-    return [path, { input: this.text.value, ...Object.fromEntries(given) }];
+    return [path, { model: this.model.id, input: this.text.value, ...Object.fromEntries(given) }];
   }
 
-  show({ data }) {
-    return el("p", { class: "passage" }, data[0].text);
+  async ask(signal) {
+    const passage = el("p", { class: "passage", "aria-live": "off" });
+    fill(this.output, passage);
+    const info = {};
+    for await (const { text } of written(...this.request(), signal, info)) passage.append(text);
+    this.app.say(passage.textContent);
+    return describe(info);
   }
 }
 
 /** Texts by how near their vectors are to another's. */
-export class VectorsView extends Sheet {
+export class VectorsView extends CuttingSheet {
   inputs() {
     return [
       this.textField("query", 2, t("query")),
-      this.textField("texts", 8, t("texts"), t("textsHint")),
+      this.textField("texts", 8, t("texts"), t("oneALine")),
     ];
   }
 
   request() {
     const documents = this.texts.value.split("\n").filter((line) => line.trim());
-    return ["v1/rerank", { query: this.query.value, documents }];
+    return ["v1/rerank", { query: this.query.value, documents, truncate: this.isCut.checked }];
   }
 
   show({ results }, { documents }) {

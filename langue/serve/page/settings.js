@@ -1,6 +1,6 @@
 // How is to be written: what is left empty is as the model says.
-import { el, field, textArea } from "./dom.js";
-import { keep, readJson } from "./kept.js";
+import { el, field, form, textArea } from "./dom.js";
+import { forGood } from "./kept.js";
 import { t } from "./words.js";
 
 const KEY = "langue.settings";
@@ -16,7 +16,7 @@ const NUMBERS = [
 
 /** Those that were chosen last. */
 export function lastSettings() {
-  return readJson(KEY) ?? {};
+  return forGood.readJson(KEY) ?? {};
 }
 
 /** The fields of a call that settings stand for. */
@@ -28,9 +28,8 @@ export function fieldsOf(settings) {
 
 /** What is set, in a few words. */
 export function summary(settings) {
-  const said = NUMBERS.filter(({ name }) => settings[name] !== undefined).map(
-    ({ name }) => `${t(name)} ${settings[name]}`,
-  );
+  const given = NUMBERS.filter(({ name }) => settings[name] !== undefined);
+  const said = given.map(({ name }) => `${t(name)} ${settings[name]}`);
   if (settings.stop) said.push(t("stopTexts"));
   if (settings.system) said.push(t("system"));
   return said.join(" · ");
@@ -38,16 +37,11 @@ export function summary(settings) {
 
 /** Have them changed; `done(settings)` is called with what was saved. */
 export function askSettings(settings, withSystem, done) {
-  const inputs = NUMBERS.map(({ name, ...bounds }) =>
-    el("input", {
-      ...bounds,
-      type: "number",
-      name,
-      inputmode: "decimal",
-      placeholder: t("modelsOwn"),
-      value: settings[name],
-    }),
-  );
+  const inputs = NUMBERS.map((number) => {
+    const value = settings[number.name];
+    const more = { type: "number", inputmode: "decimal", placeholder: t("default"), value };
+    return el("input", { ...number, ...more });
+  });
   const stop = textArea({ name: "stop" });
   const system = textArea({ name: "system", rows: 3 });
   stop.value = settings.stop ?? "";
@@ -56,35 +50,24 @@ export function askSettings(settings, withSystem, done) {
     const filled = inputs.filter((each) => each.value !== "");
     const found = Object.fromEntries(filled.map((each) => [each.name, each.valueAsNumber]));
     if (stop.value.trim()) found.stop = stop.value;
-    if (withSystem && system.value.trim()) found.system = system.value;
+    if (system.value.trim()) found.system = system.value;
     return found;
   };
-  const close = (saved) => {
-    if (saved) keep(KEY, JSON.stringify(saved));
+  const save = (chosen) => {
+    forGood.keep(KEY, JSON.stringify(chosen));
     dialog.close();
-    if (saved) done(saved);
+    done(chosen);
   };
-  const onsubmit = (event) => {
-    event.preventDefault();
-    close(read());
-  };
-  const dialog = openDialog(
-    t("settings"),
-    el(
-      "form",
-      { onsubmit },
+  const dialog = openDialog(t("settings"),
+    form({ submit: () => save(read()) },
       withSystem && field(t("system"), system, t("systemHint")),
-      el("div", { class: "grid" }, inputs.map((each) => field(t(each.name), each))),
-      field(t("stopTexts"), stop, t("stopTextsHint")),
-      el(
-        "div",
-        { class: "row end" },
-        el("button", { type: "button", onclick: () => close({}) }, t("reset")),
-        el("button", { type: "button", onclick: () => close(null) }, t("cancel")),
-        el("button", { class: "main" }, t("save")),
-      ),
-    ),
-  );
+      el("div", { class: "grid" },
+        inputs.map((each) => field(t(each.name), each, t(`${each.name}Hint`))),
+        field(t("stopTexts"), stop, t("oneALine"))),
+      el("div", { class: "row end" },
+        el("button", { type: "button", onclick: () => save({}) }, t("reset")),
+        el("button", { type: "button", onclick: () => dialog.close() }, t("cancel")),
+        el("button", { class: "main" }, t("save")))));
   system.fit();
   stop.fit();
 }

@@ -1,36 +1,37 @@
 // Conversations, kept in this browser alone. Each is a tree: to edit a message or to have an answer
 // written again begins a branch beside the old one, and nothing is lost.
-import { forget, keep, names, readJson } from "./kept.js";
+import { forGood } from "./kept.js";
 
 const PREFIX = "langue.conversation.";
 
 const newId = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
 
-/** One without messages. A message is `{id, parent, role, text}`, an answer has `info` too. */
+/** One without messages. A message is `{id, parent, role, text}`, an answer has `thought`, `info`
+ * and `error` too. */
 export function newConversation(settings) {
   return { id: newId(), title: "", time: Date.now(), settings, nodes: [], leaf: null };
 }
 
 /** All that are kept, the latest first. */
 export function conversations() {
-  const ids = names().filter((name) => name.startsWith(PREFIX));
+  const ids = forGood.names().filter((name) => name.startsWith(PREFIX));
   const found = ids.map((name) => load(name.slice(PREFIX.length))).filter(Boolean);
   return found.sort((one, other) => other.time - one.time);
 }
 
 /** One of them; null where it is not kept, or is none. */
 export function load(id) {
-  const found = readJson(PREFIX + id);
+  const found = forGood.readJson(PREFIX + id);
   return Array.isArray(found?.nodes) ? found : null;
 }
 
 /** Keep it; false where the browser does not. */
 export function save(conversation) {
-  return keep(PREFIX + conversation.id, JSON.stringify(conversation));
+  return forGood.keep(PREFIX + conversation.id, JSON.stringify(conversation));
 }
 
 export function remove(id) {
-  forget(PREFIX + id);
+  forGood.forget(PREFIX + id);
 }
 
 /** The messages from the first to the leaf in use. */
@@ -69,13 +70,15 @@ export function choose(conversation, node) {
   conversation.leaf = leaf.id;
 }
 
+/** What a model is sent of it: the system prompt, where there is one, and the messages to a leaf. */
+export function messagesOf(conversation, leaf = conversation.leaf) {
+  const { system } = conversation.settings;
+  const turns = branch(conversation, leaf).map(({ role, text }) => ({ role, content: text }));
+  return system ? [{ role: "system", content: system }, ...turns] : turns;
+}
+
 /** JSON Lines of what a chat is trained on: `{"messages": [{"role", "content"}, ...]}`. */
 export function asJsonLines(kept) {
-  const lines = kept.map((each) => {
-    const system = each.settings?.system;
-    const first = system ? [{ role: "system", content: system }] : [];
-    const turns = branch(each).map(({ role, text }) => ({ role, content: text }));
-    return JSON.stringify({ messages: [...first, ...turns], title: each.title });
-  });
+  const lines = kept.map((each) => JSON.stringify({ messages: messagesOf(each), title: each.title }));
   return lines.map((line) => `${line}\n`).join("");
 }

@@ -1,5 +1,5 @@
 // What the page says, in English and Chinese.
-import { keep, read } from "./kept.js";
+import { forGood } from "./kept.js";
 
 const KEY = "langue.language";
 
@@ -11,6 +11,7 @@ const WORDS = {
     "此服务器需要 API 密钥。密钥只保存到此标签页关闭为止。"],
   asTable: ["As a table ({n})", "以表格显示（{n}）"],
   beams: ["Beams", "束宽"],
+  beamsHint: ["texts tried at once", "同时尝试的候选数"],
   broken: ["The answer broke off: the server has gone, or the connection.", "回答中断：服务器或连接已断开。"],
   cancel: ["Cancel", "取消"],
   chat: ["Chat", "对话"],
@@ -21,7 +22,11 @@ const WORDS = {
   continue: ["Continue", "续写"],
   copied: ["Copied.", "已复制。"],
   copy: ["Copy", "复制"],
+  copyCode: ["Copy the code", "复制代码"],
+  cut: ["Cut texts that are too long", "截断过长的文本"],
+  cutTexts: ["texts that were cut: {n}", "{n} 段文本被截断"],
   dark: ["Dark", "深色"],
+  default: ["default", "默认"],
   delete: ["Delete “{title}”", "删除“{title}”"],
   deleted: ["“{title}” is deleted.", "已删除“{title}”。"],
   edit: ["Edit", "编辑"],
@@ -34,18 +39,22 @@ const WORDS = {
   history: ["Conversations", "对话记录"],
   interrupted: ["interrupted", "已中断"],
   isWriting: ["The model is writing…", "模型正在回答……"],
+  keptHere: ["Conversations are kept in this browser alone.", "对话只保存在此浏览器中。"],
   length: ["cut at the limit of tokens", "达到词元上限"],
   light: ["Light", "浅色"],
-  max_tokens: ["New tokens at most", "最多新词元"],
+  max_tokens: ["Longest answer", "最大长度"],
+  max_tokensHint: ["in tokens", "以词元计"],
   min_p: ["Min-p", "Min-p"],
+  min_pHint: ["only tokens this near the likeliest", "相对最高概率的下限"],
   model: ["Model", "模型"],
-  modelsOwn: ["the model's own", "模型默认"],
   new: ["New conversation", "新对话"],
   newer: ["Next version", "下一版本"],
   noAnswer: ["No answer in this text", "文中没有答案"],
   noModels: ["This server has no models.", "此服务器没有模型。"],
   nothingFound: ["Nothing was found in this text.", "文中未找到任何内容。"],
   older: ["Previous version", "上一版本"],
+  oneALine: ["one a line", "每行一个"],
+  oneToken: ["1 token", "1 个词元"],
   otherLanguage: ["中文", "English"],
   output: ["Result", "结果"],
   pair: ["Second text", "第二段文本"],
@@ -55,35 +64,43 @@ const WORDS = {
   query: ["What is sought", "查询"],
   question: ["Question", "问题"],
   repetition_penalty: ["Repetition penalty", "重复惩罚"],
+  repetition_penaltyHint: ["above 1: less is repeated", "大于 1：减少重复"],
   report: ["Report", "报告"],
-  resultHint: ["The result appears here.", "结果显示在此处。"],
   reset: ["Reset", "重置"],
+  resultHint: ["The result appears here.", "结果显示在此处。"],
+  retry: ["Try again", "重试"],
   run: ["Run", "运行"],
+  running: ["The model is at work… {s} s", "模型正在运行…… {s} 秒"],
   save: ["Save", "保存"],
   seconds: ["{s} s", "{s} 秒"],
   seed: ["Seed", "随机种子"],
+  seedHint: ["the same one, the same text", "相同种子，相同文本"],
   send: ["Send", "发送"],
   settings: ["Settings", "设置"],
+  shadeHint: ["The darker, the less likely. Point at a token, or use the arrow keys, to see what else could have been.",
+    "颜色越深，概率越低。指向词元或用方向键，可查看其他候选。"],
   skip: ["Skip to the content", "跳到正文"],
   source: ["Source", "原文"],
   sourceLanguage: ["From", "源语言"],
   stop: ["Stop", "停止"],
-  stopTexts: ["Stop at", "停止文本"],
-  stopTextsHint: ["one a line", "每行一个"],
   stopped: ["stopped", "已停止"],
+  stopTexts: ["Stop at", "停止文本"],
   system: ["System prompt", "系统提示"],
   systemHint: ["what the model is told before the conversation", "对话开始前告知模型的内容"],
   takeOver: ["Go on from it", "以此继续"],
   targetLanguage: ["To", "目标语言"],
   temperature: ["Temperature", "温度"],
+  temperatureHint: ["0: always the likeliest", "0：总取最可能的"],
   texts: ["Texts to search", "待检索文本"],
-  textsHint: ["one a line", "每行一个"],
   theme: ["Colours: {name}", "配色：{name}"],
   themeAuto: ["as the system", "跟随系统"],
+  thoughts: ["Thoughts", "思考过程"],
   tokens: ["{n} tokens", "{n} 个词元"],
   tokensPerSecond: ["{n} tokens/s", "{n} 词元/秒"],
   top_k: ["Top-k", "Top-k"],
+  top_kHint: ["only so many likeliest tokens", "只取最可能的若干个"],
   top_p: ["Top-p", "Top-p"],
+  top_pHint: ["only the likeliest, up to this share", "只取累计概率之内的"],
   tryIt: ["Try", "试用"],
   undo: ["Undo", "撤销"],
   unreachable: ["The server does not answer. Is langue serve still running?",
@@ -97,7 +114,7 @@ const WORDS = {
 };
 
 function preferred() {
-  const first = read(KEY) ?? navigator.language;
+  const first = forGood.read(KEY) ?? navigator.language;
   return first.toLowerCase().startsWith("zh") ? "zh" : "en";
 }
 
@@ -107,7 +124,7 @@ document.documentElement.lang = language;
 /** Use the other language from now on. */
 export function switchLanguage() {
   language = language === "en" ? "zh" : "en";
-  keep(KEY, language);
+  forGood.keep(KEY, language);
   document.documentElement.lang = language;
 }
 
@@ -116,6 +133,12 @@ export function t(name, values = {}) {
   const said = WORDS[name][language === "en" ? 0 : 1];
   return said.replace(/\{(\w+)\}/g, (_, key) => values[key]);
 }
+
+/** So many tokens. */
+export const tokens = (n) => t(n === 1 ? "oneToken" : "tokens", { n: number(n) });
+
+/** A text from elsewhere within a saying: whatever direction it is written in, it turns nothing else round. */
+export const isolated = (text) => `\u2068${text}\u2069`;
 
 /** A probability as the language writes it. */
 export const percent = (value) => `${number(100 * value, 1)}%`;

@@ -6,9 +6,11 @@ each where the folders are the labels.
 | `train.csv`, `test.csv`; or `train/a.csv`, `test/b.csv` | in the files |
 | `pos/1.txt`, `neg/1.txt` | `pos`, `neg`: a text a file |
 | `train/pos/1.txt`, `test/pos/1.txt` | the same, divided (as IMDb is published) |
+| `train.en`, `train.de`, `test.en`, `test.de` | in the files, line by line |
 """
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.columns import listed
+from langue.text.read.parallel import columns_of, listed_files, together
 from langue.text.read.parse import KINDS, kind
 from langue.text.read.table import ALIASES, SPLITS
 
@@ -29,9 +32,12 @@ _SHARD = re.compile(r"-\d+-of-\d+")
 
 @dataclass(frozen=True)
 class Parts:
-    """What is read of a split: files of rows, or texts with the label that their folder says."""
+    """What is read of a split: files of rows, files of a column each, or texts with the label that
+    their folder says.
+    """
 
     files: list[Path] = field(default_factory=list)
+    parallel: list[Path] = field(default_factory=list)
     texts: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -55,10 +61,13 @@ def made(folder: Path) -> str:
 
 
 def divided(
-    folder: Path, split_of: Callable[[Path], str | None], notes: list[str]
+    folder: Path,
+    split_of: Callable[[Path], str | None],
+    may_be: Callable[[Sequence[str]], bool],
+    notes: list[str],
 ) -> dict[str, Parts]:
     """The parts of each split; "all" where the folder is not divided. split_of: what a file's name
-    says.
+    says; may_be: whether columns of these names may be what is asked for.
     """
     try:
         there = sorted(folder.iterdir())
@@ -66,14 +75,16 @@ def divided(
         files = [each for each in there if _is_data(each)]
     except OSError as error:
         raise unreadable(error, folder, DataError) from None
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        if split := split_of(file):
-            by_split.setdefault(split, []).append(file)
-    found = {split: Parts(files=paths) for split, paths in by_split.items()}
+    groups = [each for each in together(there).values() if may_be(list(columns_of(each)))]
+    in_groups = [file for paths in groups for file in paths]
+    by_split = _by_split([[file] for file in files if file not in in_groups], split_of, folder)
+    found = {split: Parts(files=sum(those, [])) for split, those in by_split.items()}
+    if not found:
+        by_split = _by_split(groups, split_of, folder)
+        found = {split: Parts(parallel=those[0]) for split, those in by_split.items()}
     if found:
-        _check_one_each(by_split, folder)
-        others = [file.name for file in files if not any(file in p for p in by_split.values())]
+        used = [file for part in found.values() for file in (*part.files, *part.parallel)]
+        others = [each.name for each in sorted({*files, *in_groups}) if each not in used]
         if others:
             notes.append(f"{folder}: {listed(others)} not used")
         return found
@@ -85,42 +96,41 @@ def divided(
         found["all"] = Parts(texts=texts)
     if found:
         return found
-    held = listed([each.name for each in there])
     raise DataError(
-        f"no train, dev or test file in the folder; it holds {held}",
+        f"no train, dev or test file in the folder; it holds {listed([f.name for f in there])}",
         where=str(folder),
-        do=_remedy(there),
+        do=_remedy(groups),
     )
 
 
-def _remedy(there: Sequence[Path]) -> str:
+def _remedy(groups: Sequence[Sequence[Path]]) -> str:
     """What to do with a folder of files of other names."""
-    beside: dict[str, list[Path]] = {}
-    for file in there:
-        if file.is_file() and kind(file) not in KINDS and file.suffix and file.name[0] != ".":
-            beside.setdefault(file.stem, []).append(file)
-    pair = next((files for stem, files in beside.items() if len(files) == 2), None)
-    if pair is None:
-        return "name one of its files, or call them train.csv, dev.csv, test.csv (any format)"
-    named = ",".join(f"{file.suffix[1:]}={n}" for n, file in enumerate(pair, start=1))
-    return (
-        f"where {pair[0].name} and {pair[1].name} belong together line by line: paste"
-        f" {' '.join(file.name for file in pair)} > {pair[0].stem}.tsv, and say which is which:"
-        f" --columns {named}"
-    )
+    do = "name one of its files, or call them train.csv, dev.csv, test.csv (any format)"
+    if not groups:
+        return do
+    option = f"--data {shlex.quote(str(groups[0][0]))}"
+    return f"{do}; {option} reads {listed_files(groups[0])} line by line"
+
+
+def _by_split(
+    named: Sequence[list[Path]], split_of: Callable[[Path], str | None], folder: Path
+) -> dict[str, list[list[Path]]]:
+    """The files of each split; a DataError where several, which are no shards, could be one."""
+    found: dict[str, list[list[Path]]] = {}
+    for paths in named:
+        if split := split_of(paths[0]):
+            found.setdefault(split, []).append(paths)
+    for split, those in found.items():
+        if len(those) > 1 and not all(_SHARD.search(paths[0].name) for paths in those):
+            names = " and ".join(path.name for paths in those[:3] for path in paths)
+            raise DataError(
+                f"{names} could each be {split}", where=str(folder), do="leave one of them there"
+            )
+    return found
 
 
 def _is_data(path: Path) -> bool:
     return kind(path) in KINDS and path.name[0] != "." and path.is_file()
-
-
-def _check_one_each(by_split: dict[str, list[Path]], folder: Path) -> None:
-    for split, paths in by_split.items():
-        if len(paths) > 1 and not all(_SHARD.search(path.name) for path in paths):
-            names = " and ".join(path.name for path in paths[:3])
-            raise DataError(
-                f"{names} could each be {split}", where=str(folder), do="leave one of them there"
-            )
 
 
 def _of_split(folder: Path, notes: list[str]) -> Parts | None:

@@ -21,6 +21,8 @@ from langue.text.read.arrow import as_arrow, convert, from_arrow, from_records
 from langue.text.read.columns import Columns as Columns
 from langue.text.read.columns import NoTarget, listed
 from langue.text.read.lines import blocks, encoding_note
+from langue.text.read.parallel import columns_of, listed_files, named_parts, together
+from langue.text.read.parallel import records as records_of_columns
 from langue.text.read.parse import (
     KINDS,
     OF_ONE_HEADER,
@@ -58,7 +60,7 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
     if exists(path):
         if path.is_dir():
             return _from_folder(path, columns, notes)
-        return {"train": _from_files([path], columns, notes)}, False
+        return {"train": _from_file(path, columns, notes)}, False
     return _from_hub(str(data), columns, notes)
 
 
@@ -100,6 +102,40 @@ def check_kind(path: Path, kinds: Sequence[str] = KINDS) -> None:
             where=str(path),
             do=f"it must end in {' '.join(kinds)}, perhaps with .gz .xz .zst behind",
         )
+
+
+def _from_file(path: Path, columns: Columns, notes: list[str]) -> Table:
+    """The table of a file, or of it and those that belong to it line by line."""
+    if kind(path) not in KINDS and path.is_file():
+        beside = together(path.parent.iterdir()).get(named_parts(path)[0], [])
+        if path in beside:
+            return _from_parallel(beside, columns, notes)
+    return _from_files([path], columns, notes)
+
+
+def _from_parallel(paths: Sequence[Path], columns: Columns, notes: list[str]) -> Table:
+    """One table of files that are a column each. Of those that are not asked for, none is read."""
+    origin = listed_files(paths)
+    by_column = columns_of(paths)
+    asked = columns.find(list(by_column), origin)
+    read = [by_column[theirs] for theirs in asked.values()]
+    place = listed_files(read)
+    if columns.encoding is not None:
+        for path in read:
+            notes.extend(encoding_note(path, str(path), columns.encoding))
+    table, numbers = from_records(
+        partial(records_of_columns, read, columns.form),
+        partial(columns.find, where=origin),
+        lambda number: f"{place}, line {number}",
+        notes.append,
+    )
+    if table is None or not len(table):
+        raise DataError("there are no rows in them", where=place, do="fill them")
+    said = ", ".join(f"{by_column[theirs].name} is the {ours}" for ours, theirs in asked.items())
+    others = [path.name for path in paths if path not in read]
+    left = f"; {listed(others)} not used" if others else ""
+    notes.append(f"{place} are read line by line: {said}{left}")
+    return Table(as_dataset(table), place, lambda row: f"{place}, line {numbers[row]}")
 
 
 def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
@@ -176,7 +212,7 @@ def _as_table(batch: Any) -> Any:
 def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
     from langue.text.read.folders import divided
 
-    parts = divided(folder, split_of, notes)
+    parts = divided(folder, split_of, columns.may_be, notes)
     if "all" in parts:
         return {"train": _from_texts(parts["all"].texts, folder, columns, notes)}, False
 
@@ -184,6 +220,8 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> tuple[dict
         part = parts[split]
         if part.texts:
             return _from_texts(part.texts, folder, columns, notes)
+        if part.parallel:
+            return _from_parallel(part.parallel, columns, notes)
         return _from_files(part.files, columns, notes)
 
     return _each_split(parts, read, notes), True

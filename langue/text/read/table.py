@@ -36,8 +36,8 @@ TEXTS = frozenset({"text", "pair", "source", "question", "context"})
 PUBLISHED = {
     "tags": ("ner_tags", "pos_tags"),
     "spans": ("entities",),
-    "source": ("text", "document", "article", "dialogue"),
-    "target": ("summary", "summaries", "highlights"),
+    "source": ("text", "document", "article", "dialogue", "src"),
+    "target": ("summary", "summaries", "highlights", "tgt", "trg"),
     "text": ("anchor",),
     "pair": ("positive",),
     "messages": ("conversations", "conversation"),

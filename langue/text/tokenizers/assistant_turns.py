@@ -11,7 +11,7 @@ token that ends a turn is always the assistant's: else the model would not learn
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from langue.errors import DataError, LangueError
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost, unknown_in
 
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # of Unicode: never in a text
 CHUNK = 512  # conversations whose encodings are held at once
@@ -211,6 +212,20 @@ def labelled(tokenizer: Tokenizer, conversations: Sequence[Turns]) -> list[Label
         for encoding, turns in zip(encoded, some, strict=True):
             found.append(_labelled(encoding, turns.spans))
     return found
+
+
+def lost_in(
+    tokenizer: Tokenizer,
+    found: Sequence[Labelled],
+    conversations: Sequence[Turns],
+    said: Iterable[str],
+) -> Lost:
+    """What the tokenizer does not know of conversations, and what reads as special tokens in what
+    is said in them.
+    """
+    starts = np.cumsum([0, *(len(each.ids) for each in found)])
+    ids = np.concatenate([np.zeros(0, np.int32), *(each.ids for each in found)])  # (T,)
+    return unknown_in(tokenizer, ids, starts, 0, [each.text for each in conversations], said=said)
 
 
 def _labelled(encoding: tokenizers.Encoding, spans: Sequence[Span]) -> Labelled:

@@ -185,12 +185,15 @@ def unknown_in(
     cut: int,
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
+    said: Iterable[str] | None = None,
 ) -> Lost:
     """What is lost of texts (n,), or pairs of them, whose tokens are `ids[starts[i]:starts[i +
     1]]`, after `cut` tokens were left out.
+
+    said: what people wrote of them, where a template has written special tokens into the texts.
     """
     lost = Lost(tokenizer, tokens=len(ids))
-    for side in (texts, pairs or ()):
+    for side in (texts, pairs or ()) if said is None else (said,):
         lost.look_for_names(side)
     gap = lost.gap
     if gap.token is not None:

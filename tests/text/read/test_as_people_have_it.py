@@ -2,6 +2,7 @@
 a test split that has no answers."""
 
 import csv
+import gzip
 import json
 
 import pytest
@@ -147,16 +148,96 @@ def test_splits_named_one_by_one(tmp_path):
     assert source.dev.column("label") == [2] and source.test.column("text") == ["z", "w"]
 
 
-def test_parallel_files_are_joined_by_paste(tmp_path):
-    for column, words in (("source", "ab"), ("target", "xy")):
-        (tmp_path / f"train.{column}").write_text("\n".join(words) + "\n")
+PAIRS = {"en": "a dog\na cat\n\n", "de": "ein Hund\r\neine Katze\r\n"}
+
+
+def beside_each_other(folder, *stems, tail="", **texts):
+    for stem in stems:
+        for column, text in (PAIRS | texts).items():
+            (folder / f"{stem}.{column}{tail}").write_bytes(text.encode())
+
+
+def of_pairs(data, **kwargs):
+    named = Seq2Seq.columns
+    return read(data, need=named.required, synonyms=named.synonyms, **kwargs)
+
+
+@pytest.mark.parametrize("tail", ["", ".txt"])
+def test_files_of_a_language_each_are_read_line_by_line(tmp_path, tail):
+    beside_each_other(tmp_path, "train", "val", "test_2016_flickr", tail=tail, fr="un\n")
+    (tmp_path / "train.sh").write_text("echo\n")
+    source = of_pairs(tmp_path, columns={"source": "en", "target": "de"})
+    for table in (source.train, source.dev, source.test):
+        assert table.column("source") == ["a dog", "a cat"]
+        assert table.column("target") == ["ein Hund", "eine Katze"]
+    assert source.train.where(1) == f"{tmp_path / f'train.en{tail}'} and train.de{tail}, line 2"
+    said = f"train.en{tail} is the source, train.de{tail} is the target; train.fr{tail}"
+    assert any(said in note for note in source.notes)
+
+
+def test_which_language_is_the_source_is_asked_for(tmp_path):
+    beside_each_other(tmp_path, "corpus")
+    message = refused(tmp_path / "corpus.de", Seq2Seq)
+    ways = ("--columns source=de,target=en", "--columns source=en,target=de")
+    assert f"with {ways[0]} or {ways[1]}" in message
+    for source, target in (("de", "en"), ("en", "de")):
+        rows = of_pairs(
+            tmp_path / "corpus.de", columns={"source": source, "target": target}, split=False
+        )
+        assert rows.test.column("source") == PAIRS[source].replace("\r", "").strip().split("\n")
+    assert f"--data {tmp_path / 'corpus.de'} reads" in refused(tmp_path, Seq2Seq)
+    assert "corpus.de reads" not in refused(tmp_path)  # of a text with its label they are not
+
+
+def test_names_that_say_which_is_the_source(tmp_path):
+    for source, target in (("src", "tgt"), ("source", "target"), ("src", "trg")):
+        folder = tmp_path / f"{source}-{target}"
+        folder.mkdir()
+        (folder / f"train.{source}").write_text("a\n\nb\n")
+        (folder / f"train.{target}").write_text("x\n\ny\n")
+        table = of_pairs(folder, split=False, invalid="drop").train
+        assert table.column("source") == ["a", "b"] and table.column("target") == ["x", "y"]
+        with pytest.raises(DataError, match="line 2: the source is empty") as caught:
+            of_pairs(folder, split=False)
+        assert f"train.{source} and train.{target}, line 2" in caught.value.where
+
+
+def test_unequal_numbers_of_lines(tmp_path):
+    beside_each_other(tmp_path, "train", de="ein Hund\n")
+    with pytest.raises(DataError) as caught:
+        of_pairs(tmp_path, columns={"source": "en", "target": "de"})
+    assert "train.en has 3, train.de has 1" in caught.value.what
+    (tmp_path / "train.de").write_text(PAIRS["de"])
+    of_pairs(tmp_path, columns={"source": "en", "target": "de"}, split=False)
+
+
+def test_two_pairs_for_one_split(tmp_path):
+    beside_each_other(tmp_path, "test.2016", "test.2017")
     message = refused(tmp_path, Seq2Seq)
-    assert "paste train.source train.target > train.tsv" in message
-    assert "--columns source=1,target=2" in message
-    (tmp_path / "train.tsv").write_text("a\tx\nb\ty\n")
-    columns = {"source": "1", "target": "2"}
-    source = read(tmp_path / "train.tsv", need=["source", "target"], columns=columns, split=False)
-    assert source.test.column("target") == ["x", "y"]
+    assert "test.2016.de and test.2016.en and test.2017.de and test.2017.en could each" in message
+    assert "not used" not in message
+
+
+def test_multi30k_as_its_authors_publish_it(shared_data, tmp_path):
+    """Files of a language each, against the same rows as one file of records."""
+    there = shared_data("multi30k")
+    for name in ("dev", "test2016"):
+        with gzip.open(there / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        for column, field in (("en", "source"), ("de", "target")):
+            text = "".join(row[field] + "\n" for row in rows)
+            with gzip.open(tmp_path / f"{name.strip('2016')}.{column}.gz", "wt") as file:
+                file.write(text)
+    source = of_pairs(tmp_path, columns={"source": "en", "target": "de"}, split=False)
+    for split, name in (("dev", "dev"), ("test", "test2016")):
+        records = of_pairs(there / f"{name}.jsonl.gz", split=False).test
+        table = getattr(source, split)
+        assert len(table) == len(records) >= 1000
+        for column in ("source", "target"):
+            assert table.column(column) == records.column(column)
+
+
+def test_labels_in_another_file_are_joined_by_paste(tmp_path):
     (tmp_path / "x.txt").write_text("a\nb\n")
     message = refused(tmp_path / "x.txt")
     assert f"paste {tmp_path / 'x.txt'} LABELS.txt > both.tsv" in message
