@@ -114,10 +114,11 @@ def predict(
     from langue.progress import quiet as quietly
     from langue.runs.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
-    from langue.verbs.predict import predict_stream
 
     with quietly(quiet):
         if data == "-" and out is None and not texts:
+            from langue.verbs.predict import predict_stream
+
             for line in predict_stream(run, **common):
                 print(line, flush=True)
             return
