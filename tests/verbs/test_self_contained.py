@@ -64,7 +64,7 @@ def test_splits_named_apart_at_the_command_line(home, capsys):
     assert "test.jsonl" in (home / "here" / "run" / "recipe.toml").read_text()
     capsys.readouterr()
     assert command([*words, "--data", "train.jsonl", "--out", "other"]) == 2
-    assert "--train: --data is given too; give --data, or" in capsys.readouterr().err
+    assert "--train: --data is given too; leave one of them out" in capsys.readouterr().err
     assert command(["finetune", "--model", "model", "--test", "a", "--out", "other"]) == 2
     assert "--test: --train is not given" in capsys.readouterr().err
 
