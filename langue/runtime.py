@@ -203,6 +203,17 @@ class HeapTrimmer:
             self.steps = 0
 
 
+@contextmanager
+def evaluating(model: "torch.nn.Module") -> Iterator[None]:
+    """Within, the model is in evaluation mode, without dropout; afterwards in its former mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def give_freed_memory() -> None:
     """Have glibc give all pages that nothing lies on back to the system."""
     import ctypes

@@ -25,8 +25,8 @@ from langue.errors import DataError, ModelError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
-from langue.model.evaluating import evaluating
 from langue.model.language_model import LanguageModel
+from langue.runtime import evaluating
 from langue.settings.sections import DataSettings
 from langue.statistics import kneser_ney
 from langue.statistics.metrics import Measure

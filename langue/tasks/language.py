@@ -21,10 +21,9 @@ from langue.data.batch import Batch, Examples, Pairs
 from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, Stream
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
-from langue.model.evaluating import evaluating
 from langue.model.kernels import chunk_size
 from langue.model.language_model import LanguageModel, init_weights
-from langue.runtime import device_memory
+from langue.runtime import device_memory, evaluating
 from langue.settings.sections import Settings
 from langue.statistics.intervals import bootstrap
 from langue.statistics.metrics import number

@@ -27,8 +27,8 @@ from langue.errors import DataError, LangueError, ModelError, SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
-from langue.model.evaluating import evaluating
 from langue.model.language_model import build_on_meta
+from langue.runtime import evaluating
 from langue.settings.sections import DataSettings, Section, Settings
 from langue.statistics.metrics import Measure
 from langue.tasks import judgement, preference_losses

@@ -23,7 +23,7 @@ from langue.data.encoded import Encoded
 from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
-from langue.model.evaluating import evaluating
+from langue.runtime import evaluating
 from langue.settings.sections import DataSettings
 from langue.statistics import rouge, translation
 from langue.statistics.metrics import Measure

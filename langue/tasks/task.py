@@ -28,10 +28,10 @@ from langue.errors import DataError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
-from langue.model.evaluating import evaluating
 from langue.model.heads import Head, TaskModel
 from langue.runtime import (
     batch_tokens,
+    evaluating,
     keep_freed_memory,
     keep_kernels,
     parallel_map,

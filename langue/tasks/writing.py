@@ -28,9 +28,9 @@ from langue.hub.family import Family
 from langue.hub.generation_config import GenerationConfig
 from langue.model.cache import PAGE
 from langue.model.config import ModelConfig
-from langue.model.evaluating import evaluating
 from langue.model.language_model import LanguageModel, init_weights
 from langue.model.weight_linear import for_generation
+from langue.runtime import evaluating
 from langue.settings.sections import Section, Settings
 from langue.tasks.language import decoder_side, language_states, select_labelled
 from langue.tasks.objective import Outcome
