@@ -214,6 +214,11 @@ class Finetuning(Prepared):
                 checkpoint = new_checkpoint(kind.preset, texts, kept, settings, source.notes)
         else:
             checkpoint = _completed(task, _published_model(task, model, settings), settings)
+        if settings.model.freeze:
+            from langue.runs.freeze import frozen_depths
+
+            config = checkpoint.config  # a part that is none is found before the slow work, too
+            frozen_depths(settings.model.freeze, max(config.n_layers, config.decoder_layers))
         task.use(checkpoint)
         encoded = _encode(task, checkpoint, tables, golds, settings, source.notes)
         made = cls(

@@ -20,6 +20,7 @@ from langue.runs.rating import (
 )
 from langue.statistics import votes as statistics
 from langue.verbs.generate import generate, read_lines
+from langue.wording import counted
 
 OUTPUTS = (".jsonl", ".json", ".txt")  # what a file of outputs is called
 
@@ -62,7 +63,8 @@ def rate(
     named = [str(system) for system in systems or ()]
     if len(named) < 2 or len(set(named)) < len(named):
         raise SettingsError(
-            f"{len(set(named))} different systems are given", do="give two or more: files or models"
+            f"rate compares systems, and {counted(len(set(named)), 'system')} is given",
+            do="give two or more different files or models",
         )
     if out is None:
         raise SettingsError("there is no file to keep votes in", do="give --out votes.jsonl")

@@ -206,6 +206,11 @@ def test_settings_that_cannot_be(settings, said, model, data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_preview_refuses_parts_that_the_model_lacks(model, data):
+    with pytest.raises(SettingsError, match="0-7 is no part of the model"):
+        langue.preview("classify", model=model, data=data, **{"model.freeze": ("0-7",)})
+
+
 def test_targets_may_be_what_the_error_names(model, data, tmp_path):
     """Its advice works word for word."""
     settings = {**LORA, "model.lora_targets": "attention.self.query,output.dense"}

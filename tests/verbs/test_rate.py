@@ -296,7 +296,7 @@ def test_models_answer_and_judge(tmp_path):
     ("change", "said"),
     [
         ({"systems": None}, "two or more"),
-        ({"systems": ["a.jsonl", "a.jsonl"]}, "1 different systems"),
+        ({"systems": ["a.jsonl", "a.jsonl"]}, "compares systems, and 1 system is given"),
         ({"out": None}, "--out votes.jsonl"),
         ({"report": "votes.jsonl"}, "leave report out"),
         ({"judge": "m", "rater": "me"}, "leave --rater out"),
