@@ -15,6 +15,7 @@ from langue.settings.recipe import ROWS, flat_keys, names_of, split_recipe
 from langue.settings.sections import (
     ADAPTER_RATES,
     FINETUNING,
+    NEW_MODEL_RATE,
     OF_ADAPTERS,
     OF_NEW_MODELS,
     ONLY_PRETRAINING,
@@ -137,6 +138,7 @@ def resolve_call(
     others = command.others
     if arguments["model"] is None:  # a new one is made
         others = {key: here for key, here in others.items() if key not in OF_NEW_MODELS}
+        usual = ({"train.lr": NEW_MODEL_RATE}, *usual)
     settle = partial(resolve, options=kind.Options, others=others, elsewhere=OPTIONS)
     settings = settle(*usual, rest, words)
     if kind.learns_from == "documents":

@@ -306,7 +306,12 @@ class TrainSettings(Section):
         ge=1,
         description="number of batches whose gradients are accumulated for one step",
     )
-    lr: float = Field(default=1e-4, gt=0, description="peak learning rate")
+    lr: float = Field(
+        default=1e-4,
+        gt=0,
+        description="peak learning rate; its default is 0.001 for a new model and for lora and"
+        " dora, and 0.003 for ia3",
+    )
     layer_decay: float = Field(
         default=1.0,
         gt=0,
@@ -455,6 +460,7 @@ OF_ALL_MODELS = ("dropout", "attention_dropout", "revision", "freeze", "adapter"
 # Peak rates where adapters are trained, about ten times those of all weights ("LoRA without
 # regret", Schulman et al. 2025); IA3's are Liu et al.'s.
 ADAPTER_RATES = {"lora": 1e-3, "dora": 1e-3, "ia3": 3e-3}
+NEW_MODEL_RATE = 1e-3  # the peak rate of a model that starts from random weights
 
 
 class Settings(Section):

@@ -73,7 +73,9 @@ def test_settings_fit_80_columns() -> None:
     lines = [line.rstrip() for line in langue("settings").splitlines()]
     assert max(map(len, lines)) <= 80
     place = next(i for i, line in enumerate(lines) if line.startswith("train.lr = "))
-    assert "pretrain: 0.001" in lines[place] and lines[place + 1] == "    peak learning rate"
+    assert "pretrain: 0.001" in lines[place] and lines[place + 1].startswith(
+        "    peak learning rate;"
+    )
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,17 @@ def test_smoothing_is_that_of_transformers() -> None:
         torch.testing.assert_close(each, other)
 
 
+def test_a_new_model_learns_at_a_higher_rate() -> None:
+    from langue.runs.arguments import FINETUNE, resolve_call
+
+    given = {"task": "seq2seq", "data": [{"source": "a", "target": "b"}]}
+    rates = [
+        resolve_call(FINETUNE, {}, given | model, words).settings.train.lr
+        for model, words in (({}, {}), ({"model": "m"}, {}), ({}, {"train.lr": 5e-4}))
+    ]
+    assert rates == [1e-3, 1e-4, 5e-4]
+
+
 def test_a_decoder_learns_the_target_alone(tmp_path: Path) -> None:
     from langue.runs.arguments import FINETUNE, resolve_call
     from langue.runs.prepare import prepare
