@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from langue.verbs.chat import chat
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
+    from langue.verbs.extract import extract
     from langue.verbs.fill_mask import fill_mask
     from langue.verbs.finetune import finetune
     from langue.verbs.generate import generate
@@ -67,7 +68,7 @@ __all__ = [
 __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "mine_negatives", "quantize"]
-__all__ += ["fill_mask", "rank", "zero_shot"]
+__all__ += ["extract", "fill_mask", "rank", "zero_shot"]
 __all__ += ["rate", "tune"]
 __all__ += ["chat", "serve", "settings"]
 __all__ += ["Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"]

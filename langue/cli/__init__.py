@@ -28,7 +28,7 @@ from langue.cli.plan import plan
 from langue.cli.predict import predict
 from langue.cli.pretrain import pretrain
 from langue.cli.preview import preview
-from langue.cli.prompted import fill_mask, rank, zero_shot
+from langue.cli.prompted import extract, fill_mask, rank, zero_shot
 from langue.cli.quantize import quantize
 from langue.cli.quickstart import quickstart
 from langue.cli.rate import rate
@@ -83,6 +83,7 @@ app.command(rich_help_panel="Use")(generate)
 app.command(rich_help_panel="Use")(chat)
 app.command(rich_help_panel="Use")(rank)
 app.command(rich_help_panel="Use")(zero_shot)
+app.command(rich_help_panel="Use")(extract)
 app.command(rich_help_panel="Use")(fill_mask)
 app.command(rich_help_panel="Use")(rate)
 app.command(rich_help_panel="Use")(serve)

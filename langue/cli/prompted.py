@@ -1,5 +1,5 @@
-"""What arrives: the words after `langue rank`, `zero-shot` and `fill-mask`. What leaves: answers
-without training, printed or in a file.
+"""What arrives: the words after `langue rank`, `zero-shot`, `extract` and `fill-mask`. What
+leaves: answers without training, printed or in a file.
 """
 
 from typing import Annotated, Any, Literal
@@ -156,6 +156,89 @@ def zero_shot(
     if not as_json and out is None:
         found = [list(zip(each["labels"], each["scores"], strict=True)) for each in found]
     _show(texts, found, out, as_json, lambda each: each)
+
+
+def extract(
+    model: Named,
+    questions: Annotated[
+        list[str] | None,
+        typer.Option("--question", help="A question. Repeatable.", show_default=False),
+    ] = None,
+    contexts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--context",
+            help="The text that answers the questions: one for all, or one for each.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Read questions and contexts from a file.", show_default=False),
+    ] = None,
+    out: Out = None,
+    columns: Columns = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            help="The prompt, in which {context} and {question} stand for theirs;"
+            " \\n is a new line.",
+        ),
+    ] = r"{context}\n\nQuestion: {question}\nAnswer:",
+    examples: Annotated[
+        str | None,
+        typer.Option(
+            help="A file of few-shot examples with the columns question, context and answers.",
+            show_default=False,
+        ),
+    ] = None,
+    no_answer: Annotated[
+        str | None,
+        typer.Option(
+            "--no-answer",
+            help='What the model writes where the context does not answer, such as "unanswerable".'
+            " By default, every question gets an answer.",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="The number of answers per question.")] = 1,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="The maximum number of tokens of an answer.")
+    ] = 64,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Answer questions with parts of a text, by a language model without training.
+
+    One question, then a file in SQuAD's format with few-shot examples:
+
+        langue extract MODEL --question "Who had a ball?" \\
+            --context "Lily had a red ball. Tom had none."
+        langue extract MODEL --data squad.json --examples few.jsonl \\
+            --out answers.jsonl
+
+    Where the rows of the file have answers, exact match and F1 are shown.
+    """
+    named = parse_columns(columns)
+    early.check_inputs(model=model, data=data, out=out, force=force)
+    from langue.verbs.extract import extract as verb
+
+    found = verb(
+        model,
+        questions=questions or None,
+        contexts=contexts[0] if contexts and len(contexts) == 1 else contexts or None,
+        data=data,
+        out=out,
+        columns=named,
+        template=template.replace("\\n", "\n"),
+        examples=examples,
+        no_answer=no_answer,
+        top=top,
+        max_tokens=max_tokens,
+        force=force,
+    )
+    _show(questions, found, out, as_json, lambda each: (each["answer"], each["score"]))
 
 
 def fill_mask(

@@ -389,6 +389,40 @@ class Model:
         given = (template, examples, multi_label, normalize, calibrate)
         return zero_shot(self, texts, labels, *given)
 
+    def extract(
+        self,
+        questions: str | Sequence[str],
+        contexts: str | Sequence[str],
+        *,
+        template: str = "{context}\n\nQuestion: {question}\nAnswer:",
+        examples: Sequence[tuple[str, str, str]] = (),
+        no_answer: str | None = None,
+        top: int = 1,
+        max_tokens: int = 64,
+    ) -> list[list[dict[str, Any]]]:
+        """Answers to questions, each a part of its context, as a language model gives them without
+        training: of each question the likeliest, `{"score", "start", "end", "answer"}`, at most
+        `top`. A score is the probability that the model writes exactly this answer.
+
+        The model writes after the template, held to whole words of the context that stand on one
+        line; the likeliest are found by beam search. contexts: one for each question, or one for
+        all. examples: (question, context, answer) shown before. no_answer: what is written where
+        the context does not answer, such as "unanswerable"; the answer is then "", as is that of
+        an example without one. None: every question gets an answer.
+        """
+        from langue.runs.prompted_answers import extract
+
+        return extract(
+            self,
+            questions,
+            contexts,
+            template=template,
+            examples=examples,
+            no_answer=no_answer,
+            top=top,
+            max_tokens=max_tokens,
+        )
+
     def fill_mask(
         self, texts: Texts, top: int = 5, targets: str | Sequence[str] | None = None
     ) -> list[Any]:

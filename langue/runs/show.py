@@ -425,7 +425,8 @@ def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> No
     for text, rows in zip(given, answers, strict=True):
         grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         for said, score in rows:
-            grid.add_row(f"{score:.4f}", Text(said, "bold"))
+            shown = f"{score:.4f}" if score >= 0.001 or score == 0 else f"{score:.1e}"
+            grid.add_row(shown, Text(said, "bold"))
         console.print(Text(text, "dim"))
         console.print(grid)
 

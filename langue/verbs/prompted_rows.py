@@ -36,12 +36,14 @@ def each_row(
     *,
     column: str,
     columns: Mapping[str, str] | None = None,
+    need_text: str | None = None,
     need_list: str | None = None,
     force: bool = False,
 ) -> list[Any]:
     """What `work` makes of rows, one answer each. column: what the texts are called in a row;
-    columns: ours -> theirs; need_list: a column that must be a list. out: write there each row with
-    its answer, one JSON object a line, and return an empty list.
+    columns: ours -> theirs; need_text: another column that must be a text; need_list: one that must
+    be a list. out: write there each row with its answer, one JSON object a line, and return an
+    empty list.
     """
     check_one_given(texts, data, column)
     if isinstance(texts, str):
@@ -49,7 +51,8 @@ def each_row(
     refuse_existing(out, force)
     rows = [{column: text} for text in texts or ()]
     if data is not None:
-        rows = _read(data, column, columns or {}, need_list)
+        texts_of = [column] if need_text is None else [column, need_text]
+        rows = _read(data, texts_of, columns or {}, need_list)
     answers: list[Any] = []
     with ExitStack() as stack:
         handle = None
@@ -75,8 +78,10 @@ def _line(row: Mapping[str, Any], answer: Any) -> str:
     return json.dumps(whole, ensure_ascii=False, default=str) + "\n"
 
 
-def _read(data: Any, column: str, columns: Mapping[str, str], need_list: str | None) -> Rows:
-    """The rows of a file, or of the test split of several, with a text each."""
+def _read(
+    data: Any, texts: Sequence[str], columns: Mapping[str, str], need_list: str | None
+) -> Rows:
+    """The rows of a file, or of the test split of several, with a text in each of these columns."""
     splits = read_rows(data)
     chosen = next((name for name in ("all", "test", "dev", "train") if name in splits), None)
     if chosen is None:
@@ -90,13 +95,14 @@ def _read(data: Any, column: str, columns: Mapping[str, str], need_list: str | N
     for values, where in zip(found.values, found.where, strict=True):
         renamed = {ours: values[theirs] for ours, theirs in columns.items() if theirs in values}
         row = {**values, **renamed}
-        if not isinstance(row.get(column), str) or not row[column].strip():
-            there = ", ".join(map(str, values))
-            raise DataError(
-                f"there is no text in {column!r}; the row has {there}",
-                where=where,
-                do=f"fill it in, or say which column it is with --columns {column}=NAME",
-            )
+        for column in texts:
+            if not isinstance(row.get(column), str) or not row[column].strip():
+                there = ", ".join(map(str, values))
+                raise DataError(
+                    f"there is no text in {column!r}; the row has {there}",
+                    where=where,
+                    do=f"fill it in, or say which column it is with --columns {column}=NAME",
+                )
         if need_list is not None and not isinstance(row.get(need_list), list):
             raise DataError(
                 f"there is no list in {need_list!r}",

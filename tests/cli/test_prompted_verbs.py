@@ -62,6 +62,34 @@ def test_texts_get_labels(decoder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("the ball")
 
 
+def test_questions_get_answers(decoder, tmp_path, capsys):
+    context = "Tom ran."
+    few = write_jsonl(
+        tmp_path / "few.jsonl", [{"question": "A?", "context": "B.", "answers": ["B"]}]
+    )
+    words = ["extract", decoder, "--question", "Who?", "--context", context, "--top", "2"]
+    more = ["--template", r"{context}\n{question}", "--examples", str(few)]
+    assert run([*words, *more, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = langue.load(decoder).extract(
+        ["Who?"], context, template="{context}\n{question}", examples=[("A?", "B.", "B")], top=2
+    )
+    assert found == expected
+    assert run(words) == 0
+    assert capsys.readouterr().out.startswith("Who?")
+
+    best = langue.load(decoder).extract("Who?", context)[0][0]["answer"]
+    right = {"text": [best], "answer_start": [0]}  # as the Hub's data sets have it
+    rows = [{"passage": context, "question": "Who?", "answers": right, "id": 7}]
+    data = write_jsonl(tmp_path / "q.jsonl", rows)
+    out = tmp_path / "o.jsonl"
+    named = ["--columns", "context=passage", "--out", str(out)]
+    assert run(["extract", decoder, "--data", str(data), *named]) == 0
+    assert "exact match 100.0%, F1 100.0%, over 1 question with" in capsys.readouterr().err
+    (line,) = read(out)
+    assert line["id"] == 7 and line["prediction"][0]["answer"] == best
+
+
 def test_masks_are_filled(masked, tmp_path, capsys):
     words = ["fill-mask", masked, "--text", "the [MASK] was [MASK]", "--top", "2"]
     assert run([*words, "--json"]) == 0
@@ -84,6 +112,9 @@ def test_masks_are_filled(masked, tmp_path, capsys):
         (["rank", "--data", "DATA"], "q.jsonl, line 1: there is no list in 'choices'"),
         (["zero-shot", "--label", "a", "--data", "DATA"], "there is no text in 'text'"),
         (["zero-shot", "--label", "a", "--text", "b", "--examples", "DATA"], "an example has no"),
+        (["extract", "--data", "DATA"], "there is no text in 'question'"),
+        (["extract", "--question", "a"], "no context is given; give --context"),
+        (["extract", "--question", "a", "--context", "b", "--examples", "DATA"], "an example has"),
     ],
 )
 def test_what_is_missing_is_told_in_one_line(decoder, tmp_path, capsys, words, said):
