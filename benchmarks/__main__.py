@@ -152,6 +152,9 @@ def main() -> None:
     )
     parser.add_argument("--layers", type=int, default=12, help="products: of GPT-2's")
     parser.add_argument("--ggml", type=Path, help="products: folder with libggml-base.so")
+    parser.add_argument(
+        "--llama-server", type=Path, help="serve: llama.cpp's server, to be measured too"
+    )
     given = parser.parse_args()
     if given.what in ("all", "finetune"):
         profiles = given.profile or ["review-like", "sentence-like"]
@@ -209,7 +212,7 @@ def main() -> None:
             parser.error("schemas needs --folder, a checkout of the JSON-Schema-Test-Suite")
         schema_suite.run(given.folder)
     if given.what == "serve":
-        serve_peers.run(given.model, given.rounds, given.scale)
+        serve_peers.run(given.model, given.rounds, given.scale, given.llama_server)
     if given.what == "walk":
         walk.run(str(material.model_folder(given.model)))
 

@@ -3,16 +3,18 @@ beside other servers with the same model on the same machine, and what HTTP cost
 
 Texts: 32 callers send 512 short texts to be embedded, one a call, to us and to a plain FastAPI
 route around sentence-transformers. Conversations: 16 callers of mixed lengths stream from us, from
-`transformers serve`, and ask the engine in process. The sides take turns; of each, the best round
-is told. Seconds are of the clock, and those of the processor stand beside them, which other work on
-the machine does not lengthen.
+`transformers serve` and from llama.cpp's server where its program is given, and ask the engine in
+process. The sides take turns; of each, the best round is told. No side knows the prompts, except
+the first one, from before. Seconds are of the clock, and those of the processor stand beside them,
+which other work on the machine does not lengthen.
 """
 
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ PROMPT = "Once upon a time there was a little girl who liked to play in the park
 Measured = dict[str, Any]
 
 
-def run(model: str | None, rounds: int, scale: float) -> None:
-    """scale: multiplies the texts, and the lengths of answers."""
+def run(model: str | None, rounds: int, scale: float, llama: Path | None) -> None:
+    """scale: multiplies the texts, and the lengths of answers. llama: the program `llama-server`,
+    which is then measured with f16 and with q8_0, and we with int8 too.
+    """
     machine = facts()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -46,14 +50,18 @@ def run(model: str | None, rounds: int, scale: float) -> None:
         writer = make_writer(folder / "writer")
         chats = [_chat(index, scale, writer) for index in range(CHATS)]
         words = ["transformers.cli.transformers", "serve", str(writer), "--port"]
-        found |= _turns(
-            rounds,
-            {
-                "langue serve, chat": lambda: _talk(*_ours(writer), chats, folder),
-                "transformers serve": lambda: _talk(*_with_port(words), chats, folder),
-                "engine in process": lambda: _in_process(writer, chats),
-            },
-        )
+        sides: dict[str, Callable[[], Measured]] = {
+            "langue serve, chat": lambda: _talk(*_ours(writer), chats, folder),
+            "transformers serve": lambda: _talk(*_with_port(words), chats, folder),
+            "engine in process": lambda: _in_process(writer, chats),
+        }
+        if llama is not None:
+            int8 = ["--weights", "int8"]
+            sides["langue serve, chat, int8"] = lambda: _talk(*_ours(writer, int8), chats, folder)
+            for dtype in ("f16", "q8_0"):
+                command = _llama(llama, writer, dtype)
+                sides[f"llama.cpp, {dtype}"] = partial(_talk_to, command, chats, folder)
+        found |= _turns(rounds, sides)
     text = _table(machine, found)
     print(text)
     print(results.save("serve", {"machine": machine, "found": found}, text))
@@ -90,8 +98,23 @@ def _with_port(words: list[str]) -> tuple[list[str], int]:
     return [*words, str(port)], port
 
 
-def _ours(folder: Path) -> tuple[list[str], int]:
-    return _with_port(["langue", "serve", str(folder), "--memory", "2GB", "--port"])
+def _ours(folder: Path, more: Sequence[str] = ()) -> tuple[list[str], int]:
+    return _with_port(["langue", "serve", str(folder), "--memory", "2GB", *more, "--port"])
+
+
+def _llama(program: Path, folder: Path, dtype: str) -> list[str]:
+    """The command of llama.cpp's server, but for the port: a place for each caller."""
+    import langue
+
+    file = folder.with_suffix(f".{dtype}.gguf")
+    langue.convert(folder, file, dtype=dtype)
+    context = str(CHATS * 512)
+    places = ["--parallel", str(CHATS), "--ctx-size", context, "--alias", folder.name]
+    return [str(program), "--model", str(file), *places, "--port"]
+
+
+def _talk_to(command: list[str], chats: list[Any], folder: Path) -> Measured:
+    return _talk(*_with_port(command), chats, folder)
 
 
 def _plain(folder: Path) -> tuple[list[str], int]:
@@ -131,8 +154,8 @@ def _chat(index: int, scale: float, folder: Path) -> dict[str, Any]:
 
 
 def _talk(words: list[str], port: int, chats: list[Any], folder: Path) -> Measured:
-    is_ours = words[0] == "langue"
-    asked = [each if is_ours else {**each, "model": words[2]} for each in chats]
+    is_transformers = words[0].startswith("transformers")
+    asked = [{**each, "model": words[2]} if is_transformers else each for each in chats]
     heard: list[Any] = []
     with served(words, port, folder / "log") as server:
         stream(port, asked[0])
@@ -154,9 +177,12 @@ def _in_process(folder: Path, chats: list[Any]) -> Measured:
     import langue
 
     model = langue.load(folder, dtype="auto")
-    engine = model.engine(rows=CHATS)
     best: Measured = {"speed": 0.0}
     for _ in range(3):
+        engine = model.engine(rows=CHATS)  # which knows no prompt
+        engine.submit(chats[0]["messages"], max_tokens=4, temperature=0)
+        while engine.has_work:
+            engine.step()
         cpu, began = time.process_time(), time.perf_counter()
         for each in chats:
             engine.submit(each["messages"], max_tokens=each["max_tokens"], temperature=0)
@@ -183,11 +209,16 @@ def _table(machine: dict[str, Any], found: dict[str, Measured]) -> str:
             f"| {name} | {one['speed']:.1f} {one['unit']} | {one['by cpu']:.1f} |"
             f" {one.get('first', '')} | {one.get('between', '')} |"
         )
-    for ours, theirs in (
+    pairs = (
         ("langue serve", "plain route"),
         ("langue serve, chat", "transformers serve"),
         ("langue serve, chat", "engine in process"),
-    ):
+        ("langue serve, chat", "llama.cpp, f16"),
+        ("langue serve, chat, int8", "llama.cpp, q8_0"),
+    )
+    for ours, theirs in pairs:
+        if theirs not in found:
+            continue
         ratio = found[ours]["speed"] / found[theirs]["speed"]
         by_cpu = found[ours]["by cpu"] / found[theirs]["by cpu"]
         rows += ["", f"{ours} over {theirs}: {ratio:.2f}; by processor seconds: {by_cpu:.2f}"]

@@ -47,11 +47,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(words: Sequence[str], port: int, log: Path) -> Iterator[Served]:
-    """Run `python -m WORDS` until the block ends, once it takes calls at the port."""
+    """Run a program, or `python -m WORDS`, until the block ends, from when it takes calls."""
+    command = list(words) if Path(words[0]).is_file() else [sys.executable, "-m", *words]
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", *words],
+            command,
             stdout=out,
             stderr=out,
             env=os.environ | quiet,
