@@ -61,7 +61,7 @@ def served(words: Sequence[str], port: int, log: Path) -> Iterator[Served]:
     try:
         end = time.monotonic() + START
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            if _answers(port):
                 break
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{words[0]} does not serve:\n{log.read_text()[-2000:]}")
@@ -71,6 +71,18 @@ def served(words: Sequence[str], port: int, log: Path) -> Iterator[Served]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _answers(port: int) -> bool:
+    """Whether a server is up and has loaded its model: llama.cpp's says 503 until then."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status != 503
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 @dataclass

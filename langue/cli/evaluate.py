@@ -112,7 +112,7 @@ def evaluate(
 
     from langue.evaluation.terminal import print_sections
     from langue.progress import quiet as quietly
-    from langue.runs.show import print_json
+    from langue.runs.show import print_result
     from langue.tasks.judgement import Section
     from langue.verbs.evaluate import evaluate as verb
 
@@ -134,8 +134,7 @@ def evaluate(
             batch_tokens=batch_tokens,
             device=device,
         )
+    print_result(content, as_json)
     if as_json:
-        print_json(content)
         return
-    content.print(Console())
     print_sections(Console(), sections)

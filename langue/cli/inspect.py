@@ -30,13 +30,8 @@ def inspect(
     No weights are read. For an unfinished run, it shows how far it has come.
     """
     early.check_inputs(model=model, revision=revision)
-    from rich.console import Console
-
-    from langue.runs.show import print_json
+    from langue.runs.show import print_result
     from langue.verbs.inspect import inspect as verb
 
     facts = verb(model, length=length, revision=revision)
-    if as_json:
-        print_json(facts)
-    else:
-        facts.print(Console())
+    print_result(facts, as_json)

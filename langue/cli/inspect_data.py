@@ -31,8 +31,7 @@ def inspect_data(
 
     Languages are guessed from the script and the most frequent words.
     """
-    from langue.cli.show_text import print_text
-    from langue.runs.show import print_json
+    from langue.runs.show import print_result
     from langue.verbs.inspect_data import inspect_data as verb
 
     named, settings = apart(sources, context)
@@ -44,9 +43,6 @@ def inspect_data(
         force=force,
         **settings,
     )
-    if as_json:
-        print_json(facts)
-        return
-    print_text(facts)
-    if out:
+    print_result(facts, as_json)
+    if out and not as_json:
         print(f"Page: {out}")

@@ -2,7 +2,7 @@
 fewer bits, and what that costs, printed.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,7 +43,7 @@ def quantize(
     GPT-2, which only langue reads. Embeddings and the output matrix are
     written in bf16.
     """
-    from langue.runs.show import print_json
+    from langue.runs.show import print_result
     from langue.verbs.quantize import quantize as verb
 
     content = verb(
@@ -54,29 +54,4 @@ def quantize(
         columns=parse_columns(columns),
         revision=revision,
     )
-    if as_json:
-        print_json(content)
-    else:
-        print_quantized(content)
-
-
-def print_quantized(content: dict[str, Any]) -> None:
-    """The errors, the sizes, and the perplexities where there are some."""
-    from rich.console import Console
-
-    from langue.cli.plan import size_of
-    from langue.compress.matrix_errors import MatrixError, table_of_errors
-    from langue.evaluation.terminal import print_table
-
-    console = Console()
-    print_table(console, table_of_errors([MatrixError(**each) for each in content["matrices"]]))
-    before = size_of(content["bytes_before"])
-    console.print(f"weights: {before} in fp32, {size_of(content['bytes_after'])} now")
-    if content["perplexity"] is not None:
-        told = content["perplexity"]
-        change = told["after"] / told["before"] - 1
-        console.print(
-            f"perplexity: {told['before']:.4f} before, {told['after']:.4f} after"
-            f" ({change:+.2%}), on {told['documents']:,} documents, {told['tokens']:,} tokens"
-        )
-    console.print(content["out"], markup=False, highlight=False)
+    print_result(content, as_json)

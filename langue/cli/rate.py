@@ -2,15 +2,11 @@
 say, printed.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from langue.cli.options import Debug, Json
-
-if TYPE_CHECKING:
-    from langue.tasks.judgement import Table
 
 
 def rate(
@@ -83,7 +79,7 @@ def rate(
         langue rate a.jsonl b.jsonl --judge MODEL --out votes.jsonl
         langue rate --report votes.jsonl
     """
-    from langue.runs.show import print_json
+    from langue.runs.show import print_result
     from langue.verbs.rate import rate as verb
 
     found = verb(
@@ -99,98 +95,4 @@ def rate(
         seed=seed,
         port=port,
     )
-    if as_json:
-        print_json(found)
-        return
-    _print(found)
-
-
-def _print(found: Mapping[str, Any]) -> None:
-    from rich.console import Console
-
-    from langue.evaluation.terminal import print_sections
-    from langue.wording import counted
-
-    votes = counted(found["votes"], "vote")
-    items = counted(found["items"], "item")
-    print(f"{votes} on {items} by {counted(len(found['raters']), 'rater')}")
-    print_sections(Console(), [_pairs(found), *_others(found)])
-    print(_position(found["position"]))
-
-
-def _pairs(found: Mapping[str, Any]) -> "Table":
-    from langue.tasks.judgement import Table
-
-    rows = []
-    for pair in found["pairs"]:
-        ends = pair["interval"]
-        rows.append(
-            [
-                pair["system"],
-                pair["against"],
-                pair["wins"],
-                pair["losses"],
-                pair["ties"],
-                pair["both_bad"],
-                _share(pair["win_rate"]),
-                "–" if ends is None else " – ".join(map(_share, ends)),
-                f"{pair['p_value']:.2g}",
-            ]
-        )
-    columns = ("system", "against", "wins", "losses", "ties", "both bad", "won", "95%", "p")
-    note = "won: of the votes that decided; the interval is Wilson's, p that of the sign test"
-    return Table("Pairs", columns, rows, note=note)
-
-
-def _others(found: Mapping[str, Any]) -> "list[Table]":
-    from langue.tasks.judgement import Table
-
-    tables = []
-    if found["bradley_terry"]:
-        ranked = [
-            [row["system"], f"{row['elo']:+.0f}", " to ".join(f"{e:+.0f}" for e in row["interval"])]
-            for row in found["bradley_terry"]
-        ]
-        note = "Bradley-Terry in points of Elo about their mean; 95% over items drawn anew"
-        tables.append(Table("Ranking", ("system", "Elo", "95%"), ranked, note=note))
-    agreed = found["agreement"]
-    if agreed:
-        rows = [
-            [" and ".join(each["raters"]), each["items"], _number(each["kappa"]), "Cohen's kappa"]
-            for each in agreed["cohen"]
-        ]
-        alpha = _number(agreed["krippendorff"])
-        rows.append(["all raters", agreed["items"], alpha, "Krippendorff's alpha"])
-        tables.append(Table("Agreement", ("raters", "items", "agreement", ""), rows))
-    if found["both_orders"]:
-        orders = [
-            [name, each["of"], _share(each["agreed"] / each["of"])]
-            for name, each in found["both_orders"].items()
-        ]
-        columns = ("rater", "pairs", "said the same")
-        note = "where the two orders disagree, the vote is a tie"
-        tables.append(Table("Both orders", columns, orders, note=note))
-    return tables
-
-
-def _position(found: Mapping[str, Any]) -> str:
-    if not found["of"]:
-        return "No vote was for a side."
-    ends = " – ".join(map(_share, found["interval"]))
-    said = (
-        "more than chance explains: the side decides"
-        if found["p_value"] < 0.05
-        else "no more than chance explains"
-    )
-    return (
-        f"The left was chosen in {_share(found['share'])} of {found['of']:,} votes for a side"
-        f" (95%: {ends}; p = {found['p_value']:.2g}), {said}."
-    )
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    print_result(found, as_json)

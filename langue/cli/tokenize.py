@@ -33,8 +33,7 @@ def tokenize(
     A fraction of the documents is held out (data.dev_fraction). After an
     interrupt, the same command continues where it stopped.
     """
-    from langue.cli.show_text import print_corpus
-    from langue.runs.show import print_json
+    from langue.runs.show import print_result
     from langue.verbs.tokenize import tokenize as verb
 
     named, settings = apart(sources, context)
@@ -48,8 +47,6 @@ def tokenize(
         force=force,
         **settings,
     )
-    if as_json:
-        print_json(result)
-        return
-    print_corpus(result)
-    print(f"Use it: langue pretrain --data {shlex.quote(str(out))} --out runs/NAME")
+    print_result(result, as_json)
+    if not as_json:
+        print(f"Use it: langue pretrain --data {shlex.quote(str(out))} --out runs/NAME")

@@ -32,8 +32,7 @@ def train_tokenizer(
     Kinds: bpe, wordpiece, unigram, characters, bytes. The folder also loads in
     transformers.
     """
-    from langue.cli.show_text import print_fertility
-    from langue.runs.show import print_json
+    from langue.runs.show import print_result
     from langue.runs.train_tokenizer import train_tokenizer as verb
 
     named, settings = apart(sources, context)
@@ -45,8 +44,8 @@ def train_tokenizer(
         force=force,
         **settings,
     )
-    if as_json:
-        print_json(report)
-        return
-    print_fertility(report)
-    print(f"Use it: langue data tokenize SOURCE --tokenizer {shlex.quote(str(out))} --out corpus")
+    print_result(report, as_json)
+    if not as_json:
+        print(
+            f"Use it: langue data tokenize SOURCE --tokenizer {shlex.quote(str(out))} --out corpus"
+        )

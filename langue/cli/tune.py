@@ -71,12 +71,7 @@ def tune(
     read = data_or_splits(data, train, dev, test)
     given = {"task": task, "model": model, "data": read, "columns": named}
     early.check_training("FINETUNE", given, {}, recipe=recipe)  # of ranges the search has to say
-    from rich.console import Console
-
-    from langue.evaluation.study import sections_of_study
-    from langue.evaluation.terminal import print_sections
-    from langue.runs.show import print_json, print_metrics
-    from langue.train.journal import read_log
+    from langue.runs.show import print_result
     from langue.verbs.tune import tune as verb
 
     result = verb(
@@ -91,19 +86,8 @@ def tune(
         resume=resume,
         **words,
     )
+    print_result(result, as_json)
     if as_json:
-        print_json(result)
         return
-    print_sections(Console(), sections_of_study(result, read_log(Path(out) / "trials.jsonl")))
-    print(
-        f"{result['trials']} trials: {result['complete']} completed, {result['pruned']} pruned,"
-        f" {result['fail']} failed"
-    )
-    best = result["best"]
-    chosen = " ".join(f"{key}={value}" for key, value in best["settings"].items())
-    print(f"Best: trial {best['trial']}, dev {result['metric']} {best['dev']:.4f}: {chosen}")
-    judged = result["test"] if isinstance(result["test"], list) else [result["test"]]
-    for content in judged:
-        print_metrics(content)
     print(f"Report: {Path(out) / 'report.html'}")
     print(f"Use it: langue finetune --recipe {shlex.quote(result['recipe'])} --out RUN")

@@ -14,6 +14,14 @@ WIDTH = 100  # characters of a line
 BLOCK = '<pre style="white-space: pre; overflow-x: auto; line-height: normal">{code}</pre>'
 
 
+def as_text(show: Callable[[Console], None]) -> str:
+    """What `show` prints on a console, without colours."""
+    console = Console(file=StringIO(), width=WIDTH, color_system=None, force_jupyter=False)
+    with console.capture() as captured:
+        show(console)
+    return captured.get().rstrip()
+
+
 def as_html(show: Callable[[Console], None]) -> str:
     """What `show` prints on a console, its colours kept and its markup escaped."""
     console = Console(
@@ -32,7 +40,7 @@ def image_html(file: Path) -> str:
 
 
 class Result(dict[str, Any]):
-    """What a verb returns, a dict, which a notebook shows as the terminal does."""
+    """What a verb returns: a dict that Python and notebooks show as the terminal does."""
 
     def __init__(
         self, content: Mapping[str, Any], show: Callable[[Mapping[str, Any], Console], None]
@@ -43,6 +51,9 @@ class Result(dict[str, Any]):
     def print(self, console: Console) -> None:
         """Show it for people."""
         self._show(self, console)
+
+    def __repr__(self) -> str:
+        return as_text(self.print)
 
     def _repr_html_(self) -> str:
         return as_html(self.print)

@@ -21,6 +21,7 @@ from langue.wording import counted, estimate
 
 if TYPE_CHECKING:
     from langue.data.batch import Examples
+    from langue.runs.notebook import Result
     from langue.text.tokenizers.tokenizer import Tokenizer
 
 EXAMPLES = 3  # training examples that a preview shows
@@ -32,6 +33,14 @@ OTHERS = 2  # more sequences of an example, where it has several answers
 def print_json(content: Any) -> None:
     wide = (sys.stdout.encoding or "").lower().replace("-", "") in ("utf8", "utf16", "utf32")
     print(json.dumps(content, ensure_ascii=not wide, indent=2))
+
+
+def print_result(result: "Result", as_json: bool) -> None:
+    """What a verb returned, as JSON or as tables."""
+    if as_json:
+        print_json(result)
+    else:
+        result.print(Console())
 
 
 def preview_printer(as_json: bool) -> Callable[[Any], None]:

@@ -9,6 +9,8 @@ from typing import Any
 from langue.errors import RunError
 from langue.files import atomic_folder, exclusive_lock, write_json
 from langue.progress import bar
+from langue.runs.notebook import Result
+from langue.runs.show_text import print_fertility
 from langue.settings.sections import OF_READING, OF_TRAINING_TOKENIZERS, resolve_for
 from langue.text.read.documents import Kind, Reading, Tally, Texts, open_texts
 from langue.text.tokenizers.fertility import fertility
@@ -26,7 +28,7 @@ def train_tokenizer(
     document: Kind = "file",
     force: bool = False,
     **settings: Any,
-) -> dict[str, Any]:
+) -> Result:
     """Train a tokenizer on text, as `tokenizer.*` says, and return its fertility report.
 
     sources: one or more files, folders, Hub data sets or lists of texts. out: the folder that gets
@@ -63,7 +65,7 @@ def train_tokenizer(
         measured = measure(tokenizer, texts, reading)
         report = {"kind": chosen.tokenizer.kind, **measured, "notes": [*notes, *measured["notes"]]}
         write_json(temporary / "fertility.json", report)
-    return report
+    return Result(report, print_fertility)
 
 
 def _ours(folder: Path, force: bool) -> bool:

@@ -13,6 +13,8 @@ from langue.errors import DataError
 from langue.evaluation import text_report
 from langue.files import refuse_existing
 from langue.progress import bar
+from langue.runs.notebook import Result
+from langue.runs.show_text import print_text
 from langue.runs.train_tokenizer import as_list, total_size
 from langue.settings.sections import OF_READING, resolve_for
 from langue.text.quality.survey import CorpusStats, spread
@@ -30,7 +32,7 @@ def inspect_data(
     out: str | Path | None = None,
     force: bool = False,
     **settings: Any,
-) -> dict[str, Any]:
+) -> Result:
     """Documents, tokens, lengths, scripts, copies, and examples of running text or of a corpus.
 
     sources: a corpus folder, or what `tokenize` takes. Of a corpus every document is counted, and
@@ -52,7 +54,7 @@ def inspect_data(
         facts = _of_texts(named, reading)
     if out is not None:
         text_report.write(Path(out), facts)
-    return facts
+    return Result(facts, print_text)
 
 
 def _of_texts(named: list[Any], reading: Reading) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from langue.planning.layout import choose, utilisation
 from langue.planning.memory import Layout, Memory, Sizes, activations, logits
 from langue.planning.scaling import FITTED, TOKENS_A_PARAMETER, by_rule, expected_loss, optima
 from langue.planning.timing import flops_per_token, time_steps
+from langue.runs.notebook import Result
+from langue.runs.show_plan import print_plan
 from langue.runtime import device, precision
 
 LENGTH = 1024
@@ -87,7 +89,7 @@ def plan(
     mfu: float | None = None,
     pue: float = PUE,
     measure: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Parameters, operations, memory of each device, time, energy, and what a budget would best be
     spent on.
 
@@ -142,10 +144,11 @@ def plan(
     }
     spent = 6 * sizes.total * budget_tokens
     laws = optima(spent, config.vocab_size)
-    return content | {
+    whole = content | {
         "optimal": {"flops": spent, "laws": laws},
         "assumed": _assumed(content, layout, pue),
     }
+    return Result(whole, print_plan)
 
 
 def _check(

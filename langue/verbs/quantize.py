@@ -16,7 +16,9 @@ from langue.model.language_model import LanguageModel
 from langue.runs.corpora import Pretraining
 from langue.runs.judge_language import as_corpus, judged
 from langue.runs.model import Model, load_for_folder, load_plain
+from langue.runs.notebook import Result
 from langue.runs.save import refuse_filled
+from langue.runs.show_quantized import print_quantized
 from langue.runs.train_tokenizer import as_list
 from langue.settings.sections import PRETRAINING, resolve
 from langue.tasks import OBJECTIVES
@@ -34,7 +36,7 @@ def quantize(
     data: Any = None,
     columns: Mapping[str, str] | None = None,
     revision: str | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Write `model` (what `load` takes) to the folder `out` with its linear maps in int8 or int4.
 
     The tables of tokens and the output matrix are written in bf16, what cannot be grouped by 32,
@@ -76,7 +78,7 @@ def quantize(
                 "after": _perplexity(after, text),
             }
     after.save(out)
-    return found
+    return Result(found, print_quantized)
 
 
 def _check_predicts(model: Model) -> None:

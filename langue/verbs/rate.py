@@ -8,6 +8,7 @@ from typing import Any
 
 from langue.errors import SettingsError
 from langue.progress import say
+from langue.runs.notebook import Result
 from langue.runs.rating import (
     ASKED,
     Ballot,
@@ -18,6 +19,7 @@ from langue.runs.rating import (
     read_plain,
     read_votes,
 )
+from langue.runs.show_votes import print_votes
 from langue.statistics import votes as statistics
 from langue.verbs.generate import generate, read_lines
 from langue.wording import counted
@@ -39,7 +41,7 @@ def rate(
     seed: int = 0,
     port: int = 0,
     show: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Have people, or a model, say which of the systems' answers are better; returns what the votes
     say (`langue.statistics.votes.report`).
 
@@ -59,7 +61,7 @@ def rate(
                 "report reads votes alone, and systems, out or judge are given too",
                 do="leave them out, or leave report out",
             )
-        return statistics.report(read_votes(report))
+        return Result(statistics.report(read_votes(report)), print_votes)
     named = [str(system) for system in systems or ()]
     if len(named) < 2 or len(set(named)) < len(named):
         raise SettingsError(
@@ -89,7 +91,7 @@ def rate(
             judge_pairs(load(judge, dtype="auto"), pairs, who, votes, asked)
         else:
             _vote(Ballot(pairs, who, votes), port, show or _say_address)
-        return statistics.report(votes.votes)
+        return Result(statistics.report(votes.votes), print_votes)
     finally:
         votes.close()
 

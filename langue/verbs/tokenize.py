@@ -11,6 +11,8 @@ from langue.data.corpus.split import SplitAssignment
 from langue.hub.checkpoint import locate
 from langue.progress import bar
 from langue.runs.corpora import notes_on_held_out
+from langue.runs.notebook import Result
+from langue.runs.show_text import print_corpus
 from langue.runs.train_tokenizer import as_list, total_size
 from langue.settings.sections import OF_BUILDING, resolve_for
 from langue.text.read.documents import Kind, Reading, open_texts
@@ -27,7 +29,7 @@ def tokenize(
     dedup: bool = False,
     force: bool = False,
     **settings: Any,
-) -> dict[str, Any]:
+) -> Result:
     """Turn text into token shards, and return what the corpus is.
 
     sources: files, folders, Hub data sets or lists of texts, each perhaps `PATH@WEIGHT`: how often
@@ -51,7 +53,7 @@ def tokenize(
     if "dev" in result["splits"]:
         train, dev = (result["splits"][split]["documents"] for split in ("train", "dev"))
         notes += notes_on_held_out(train, dev, "setting")
-    return {**result, "notes": notes}
+    return Result({**result, "notes": notes}, print_corpus)
 
 
 def summary(facts: Mapping[str, Any]) -> dict[str, Any]:

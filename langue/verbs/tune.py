@@ -3,10 +3,14 @@ its best trial judged.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from langue.runs.notebook import Result
+from langue.runs.show_study import print_study
 from langue.runs.tune import tune_run
+from langue.train.journal import read_log
 
 
 def tune(
@@ -21,7 +25,7 @@ def tune(
     recipe: str | Path | None = None,
     resume: bool = False,
     **settings: Any,
-) -> dict[str, Any]:
+) -> Result:
     """Search settings of fine-tuning; returns the content of result.json.
 
     settings: as of `finetune`, or what is searched: a range, `train__lr="1e-5..1e-3"`, or a list of
@@ -31,6 +35,8 @@ def tune(
     Needs the extra `langue[tune]`.
     """
     given = {"task": task, "model": model, "data": data, "columns": columns}
-    return tune_run(
+    content = tune_run(
         given, settings, out=out, trials=trials, seeds=seeds, recipe=recipe, resume=resume
     )
+    lines = read_log(Path(out) / "trials.jsonl")
+    return Result(content, partial(print_study, lines=lines))

@@ -26,6 +26,10 @@ langue.evaluate(OUT)
 ---
 langue.inspect(MODEL)
 ---
+langue.plan(size="1M", tokens="20M")
+---
+langue.inspect_data(DATA)
+---
 langue.predict(OUT, data=DATA, out=OUT + ".jsonl")
 """
 
@@ -60,12 +64,14 @@ def words_of(outputs: list[Any]) -> str:
 
 
 def test_a_notebook_shows_what_the_terminal_shows(cells: list[Any]) -> None:
-    run, preview, model, scores, inspected, _ = map(html_of, cells)
+    run, preview, model, scores, inspected, planned, text, _ = map(html_of, cells)
     assert "accuracy" in run and "tf-idf" in run and "data:image/png;base64," in run
     assert "what will be trained" in preview and "color: #" in preview
     assert "bert" in model and "parameters" in model
     assert "accuracy" in scores and "tf-idf" in scores
     assert "built of" in inspected
+    assert "memory of a device" in planned
+    assert "documents" in text
 
 
 def test_what_stands_for_a_result_is_short(cells: list[Any]) -> None:
@@ -73,6 +79,10 @@ def test_what_stands_for_a_result_is_short(cells: list[Any]) -> None:
         (result,) = (each for each in outputs if each.output_type == "execute_result")
         assert len(result.data["text/plain"]) < 400
         assert " at 0x" not in result.data["text/plain"]
+    for outputs in cells[3:6]:
+        (result,) = (each for each in outputs if each.output_type == "execute_result")
+        lines = result.data["text/plain"].splitlines()
+        assert 3 < len(lines) < 60 and max(map(len, lines)) <= 100
 
 
 def test_texts_and_labels_are_no_markup(cells: list[Any]) -> None:
@@ -82,7 +92,7 @@ def test_texts_and_labels_are_no_markup(cells: list[Any]) -> None:
 
 
 def test_progress_is_one_bar_and_no_warning(cells: list[Any]) -> None:
-    for outputs in (cells[0], cells[5]):
+    for outputs in (cells[0], cells[-1]):
         assert "ipywidgets" not in words_of(outputs) and "Warning" not in words_of(outputs)
         assert "█" not in words_of(outputs) and "━" not in words_of(outputs)
     bars = [each for each in cells[0] if "<progress" in html_of([each])]

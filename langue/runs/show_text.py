@@ -1,4 +1,4 @@
-"""What arrives: reports about text and tokenizers. What leaves: them printed for people."""
+"""Print what is known of text, of a corpus and of a tokenizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from rich.text import Text
 from langue.runs.show import print_notes
 
 
-def print_fertility(report: Mapping[str, Any]) -> None:
+def print_fertility(report: Mapping[str, Any], console: Console) -> None:
+    """What a tokenizer makes of text: tokens a word, by language."""
     from langue.evaluation.terminal import print_table
     from langue.tasks.judgement import Table
 
-    console = Console()
     console.print(
         f"{report['kind']}: {report['vocab_size']:,} tokens, of which this text uses"
         f" {report['used']:,}"
@@ -34,11 +34,11 @@ def print_fertility(report: Mapping[str, Any]) -> None:
     print_notes(console, report["notes"])
 
 
-def print_corpus(result: Mapping[str, Any]) -> None:
+def print_corpus(result: Mapping[str, Any], console: Console) -> None:
+    """The sizes of a tokenized corpus, split by split."""
     from langue.evaluation.terminal import print_table
     from langue.tasks.judgement import Table
 
-    console = Console()
     table = Table(
         title="",
         columns=("split", "documents", "tokens", "characters", "bytes a token", "shards"),
@@ -63,13 +63,12 @@ def print_corpus(result: Mapping[str, Any]) -> None:
     print_notes(console, result["notes"])
 
 
-def print_text(facts: Mapping[str, Any]) -> None:
+def print_text(facts: Mapping[str, Any], console: Console) -> None:
     """The facts of `langue data inspect`."""
     from langue.evaluation import text_report
     from langue.evaluation.cells import visible
     from langue.evaluation.terminal import print_sections
 
-    console = Console()
     console.print(Text(visible(facts["name"]), "bold"))
     console.print(Text(", ".join(text_report.sizes(facts))))
     print_notes(console, facts["notes"])
