@@ -228,7 +228,8 @@ class _Response:
                     yield each
                 free = parted.text[: self.tools.free(parted.text)]
                 logprobs = self._logprobs(piece.delta.choices)
-                for each in message.grow(thought.has_begun, free, logprobs=logprobs):
+                place = 1 if thought.has_begun else 0
+                for each in message.grow(place, free, logprobs=logprobs):
                     yield each
         except ApiError as error:
             body = self._body(None) | {"status": "failed"}

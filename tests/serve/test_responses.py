@@ -45,6 +45,11 @@ def test_events_add_up_to_the_answer(client) -> None:
     whole = respond(client, include=["message.output_text.logprobs"])
     assert len(whole.output[0].content[0].logprobs) == whole.usage.output_tokens
     events = list(respond(client, stream=True))
+    given = {"model": "tiny", "input": "hello", "max_output_tokens": 12}
+    with client.responses.with_streaming_response.create(**given, stream=True) as raw:
+        sent = [line[6:] for line in raw.iter_lines() if line.startswith("data: {")]
+    for each, line in zip(events, sent, strict=True):  # the client itself takes false for 0
+        type(each).model_validate_json(line, strict=True)
     assert [each.sequence_number for each in events] == list(range(len(events)))
     kinds = [each.type.removeprefix("response.") for each in events]
     assert kinds[:4] == ["created", "in_progress", "output_item.added", "content_part.added"]
