@@ -95,19 +95,18 @@ ROUTES = {
 def _serving() -> str:
     written_by_hand, mark, _ = (HERE / "serving.md").read_text("utf-8").partition(FIELDS)
     parts = [
-        written_by_hand + mark + "\n\nEach field is followed, or refused with status"
-        " 400 and its name; a field that is not in these tables is not known, and refused too."
-        " `null` is as if it were not there. What is not given is as the model's generation config"
-        " says, and as `langue generate` has it where that says nothing. What the page at `/` shows"
-        " is told in [page.md](page.md)."
+        written_by_hand + mark + "\n\nEach field is either supported or refused with status"
+        " 400 and an error that names it. A field that is not in these tables is unknown and is"
+        " refused too. `null` is the same as leaving the field out. Defaults are those of the"
+        " model's generation config, or else those of `langue generate`."
     ]
     for route, fields in ROUTES.items():
-        rows = ["| field | what is done |", "|---|---|"]
+        rows = ["| field | support |", "|---|---|"]
         for name, field in fields.model_fields.items():
-            done = f"taken: {field.description}" if field.description else "followed"
+            done = f"accepted: {field.description}" if field.description else "yes"
             rows.append(f"| `{field.alias or name}` | {done} |")
         for name, (harmless, remedy) in fields.refused.items():
-            taken = ", but as " + " or ".join(f"`{json.dumps(each)}`" for each in harmless)
+            taken = ", except " + " or ".join(f"`{json.dumps(each)}`" for each in harmless)
             rows.append(f"| `{name}` | refused{taken if harmless else ''}; {remedy} |")
         parts.append(f"### {route}\n\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"

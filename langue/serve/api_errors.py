@@ -113,7 +113,9 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         what = f"Missing required parameter: '{name}'"
         return ApiError(400, what, param=name, code="missing_required_parameter")
     if kind == "json_invalid":
-        return ApiError(400, f"The body is not JSON: {first.get('ctx', {}).get('error', '')}")
+        return ApiError(
+            400, f"The request body is not valid JSON: {first.get('ctx', {}).get('error', '')}"
+        )
     message = f"Invalid value for '{name}': {first.get('msg')}" if name else str(first.get("msg"))
     return ApiError(400, message, param=name, code="invalid_value")
 

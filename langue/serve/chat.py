@@ -189,7 +189,7 @@ def _form_param(tools: Tools, asked: Any) -> str | None:
 def must_write(loaded: Loaded) -> None:
     """ApiError where a model does not go on from prompts."""
     if not loaded.writes and loaded.worker.room == 0:
-        what = f"The model '{loaded.id}' writes no texts; ask for what it does"
+        what = f"The model '{loaded.id}' does not generate text; use the route for its task"
         raise ApiError(400, what, param="model", code="model_not_supported")
 
 
@@ -199,7 +199,7 @@ def form_of(options: dict[str, Any], tools: Tools, asked: Any) -> dict[str, Any]
     forced = tools.schema()
     own = [name for name in FORMS if name in options]
     if forced is not None and (schema is not None or own):
-        what = "'tool_choice' asks for a call, and another form is asked for too; give one"
+        what = "'tool_choice' requires a call, and another output format is requested too; give one"
         raise ApiError(400, what, param="tool_choice", code="invalid_value")
     if schema is not None and own:
         what = f"'response_format' and '{own[0]}' are given together; give one"

@@ -42,13 +42,15 @@ def as_template_has_them(messages: Sequence[MessageFields]) -> list[dict[str, An
             what = f"'{where}.content' is missing"
             raise ApiError(400, what, param=f"{where}.content", code="missing_required_parameter")
         if message.tool_calls is not None and role != "assistant":
-            what = f"'{where}.tool_calls' is of the assistant's messages only"
+            what = f"'{where}.tool_calls' is allowed only in messages of the assistant"
             raise ApiError(400, what, param=f"{where}.tool_calls", code="invalid_value")
         if (message.tool_call_id is not None) != (role == "tool"):
-            what = f"'{where}.tool_call_id' belongs to messages of the role tool, and to each"
+            what = (
+                f"'{where}.tool_call_id' must be in each message of the role tool, and only there"
+            )
             raise ApiError(400, what, param=f"{where}.tool_call_id", code="invalid_value")
         if message.reasoning_content is not None and role != "assistant":
-            what = f"'{where}.reasoning_content' is of the assistant's messages only"
+            what = f"'{where}.reasoning_content' is allowed only in messages of the assistant"
             raise ApiError(400, what, param=f"{where}.reasoning_content", code="invalid_value")
         made: dict[str, Any] = {"role": role, "content": plain_text(message.content)}
         if message.reasoning_content:
@@ -79,7 +81,7 @@ def _arguments(text: str, where: str) -> Any:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        what = f"'{where}.tool_calls': the arguments of a call are no JSON object"
+        what = f"'{where}.tool_calls': the arguments of a call are not a JSON object"
         raise ApiError(400, what, param=f"{where}.tool_calls", code="invalid_value")
     return found
 
@@ -88,10 +90,12 @@ def check_template(loaded: Loaded, tools: bool) -> None:
     """ApiError where the model is not one for conversation, or knows no tools."""
     template = loaded.template
     if template is None:
-        what = "The model has no chat template; use /v1/completions, or a model for conversation"
+        what = "The model has no chat template; use /v1/completions, or a chat model"
         raise ApiError(400, what, param="model", code="no_chat_template")
     if tools and "tools" not in template:
-        what = "The model's chat template knows no tools; leave them out, or take another model"
+        what = (
+            "The model's chat template does not support tools; leave them out, or use another model"
+        )
         raise ApiError(400, what, param="tools", code="unsupported_parameter")
 
 
@@ -107,7 +111,7 @@ def template_variables(
     for name in found:
         where = "chat_template_kwargs"
         if name in OWN_VARIABLES or name not in template:
-            what = f"'{where}': the model's chat template reads no {name[:100]!r}"
+            what = f"'{where}': the model's chat template does not read {name[:100]!r}"
             raise ApiError(400, what, param=where, code="unsupported_parameter")
     if effort is None or effort == "none" and loaded.thought_marks is None:
         return found
@@ -115,7 +119,7 @@ def template_variables(
         return {"reasoning_effort": effort, **found}
     if effort == "none" and "enable_thinking" in template:
         return {"enable_thinking": False, **found}
-    what = f"'{param}': the model's chat template cannot be told how much to think; leave it out"
+    what = f"'{param}': the model's chat template has no reasoning effort; leave it out"
     raise ApiError(400, what, param=param, code="unsupported_parameter")
 
 
@@ -143,7 +147,7 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     try:
         text.encode()
     except UnicodeEncodeError:
-        what = "a text holds half a character (a lone surrogate)"
+        what = "a text contains a lone surrogate"
         raise ApiError(400, what, param="messages", code="invalid_value") from None
     # the template has written the special tokens
     ids: list[int] = tokenizer.backend.encode(text, add_special_tokens=False).ids
@@ -166,13 +170,13 @@ class Tools:
         chosen = choice.function.name if isinstance(choice, ToolChoice) else None
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
         if twice is not None:
-            what = f"'tools' has two functions {twice}"
+            what = f"'tools' has two functions named {twice}"
             raise ApiError(400, what, param="tools", code="invalid_value")
         if chosen is not None and chosen not in self.names:
             what = f"'tool_choice' names {chosen}, which is not among the tools"
             raise ApiError(400, what, param="tool_choice", code="invalid_value")
         if choice not in (None, "none") and not self.given:
-            what = "'tool_choice' is given without tools"
+            what = "'tool_choice' requires tools"
             raise ApiError(400, what, param="tool_choice", code="invalid_value")
         self.may_call = bool(self.given) and choice != "none"
         self.must_call = choice == "required" or chosen is not None

@@ -28,7 +28,7 @@ class EvidencePart(TextPart):
 
     refused: ClassVar[Refused] = {
         **TextPart.refused,
-        "prompt_cache_breakpoint": ((), "beginnings are found anyway"),
+        "prompt_cache_breakpoint": ((), "cached prefixes are reused anyway"),
     }
 
 
@@ -113,9 +113,11 @@ class DecisionFields(Fields):
     input: Text | Annotated[list[EvidenceMessage], Field(min_length=1)]
     questions: Annotated[list[Question], Field(min_length=1, max_length=MOST_QUESTIONS)]
     safety_identifier: str | None = Field(default=None, description=LABELS)
-    prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
+    prompt_cache_key: str | None = Field(
+        default=None, description="cached prefixes are reused anyway"
+    )
     refused: ClassVar[Refused] = {
-        "prompt_cache_options": ((), "beginnings are kept as long as there is room"),
+        "prompt_cache_options": ((), "prefixes stay cached as long as there is room"),
     }
 
     @property

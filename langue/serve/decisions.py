@@ -54,7 +54,7 @@ async def decisions(fields: DecisionFields, request: Request) -> Response:
         elif loaded.writes:
             found, tokens = await _by_likelihood(loaded, fields, request)
         else:
-            what = f"The model '{loaded.id}' neither classifies texts nor writes them"
+            what = f"The model '{loaded.id}' neither classifies nor generates text"
             raise ApiError(400, what, param="model", code="model_not_supported")
     call.prompt_tokens = tokens
     answers = []
@@ -71,7 +71,7 @@ async def decisions(fields: DecisionFields, request: Request) -> Response:
 
 
 def _check_unique(fields: DecisionFields) -> None:
-    """ApiError where a question has one answer twice."""
+    """ApiError where a question has a duplicate answer."""
     for index, question in enumerate(fields.questions):
         name = "levels"
         values: list[Any] = _labels_of(question)
@@ -80,7 +80,7 @@ def _check_unique(fields: DecisionFields) -> None:
             values = [(type(each.value), each.value) for each in question.choices]
         if len(set(values)) < len(values):
             where = f"questions.{index}.{name}"
-            what = f"'{where}' has one answer twice"
+            what = f"'{where}' has a duplicate answer"
             raise ApiError(400, what, param=where, code="invalid_value")
 
 
@@ -100,7 +100,7 @@ def _check_labels(labels: Sequence[str], fields: DecisionFields) -> None:
         if unknown:
             where = f"questions.{index}.{part}"
             known = ", ".join(repr(label) for label in labels[:20])
-            what = f"'{where}': the model has no label {unknown[0][:100]!r}; it has {known}"
+            what = f"'{where}': the model has no label {unknown[0][:100]!r}; its labels: {known}"
             raise ApiError(400, what, param=where, code="invalid_value")
 
 

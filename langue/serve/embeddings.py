@@ -68,7 +68,7 @@ def _shortened(vectors: list[NDArray[np.float32]], size: int | None) -> list[NDA
         return vectors
     whole = len(vectors[0])
     if size > whole:
-        what = f"'dimensions' is {size}, and the model's vectors have {whole} elements"
+        what = f"'dimensions' is {size}, and the model's embeddings have {whole}"
         raise ApiError(400, what, param="dimensions", code="invalid_value")
     found = []
     for vector in vectors:

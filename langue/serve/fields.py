@@ -14,8 +14,8 @@ from langue.serve.api_errors import ApiError
 
 # What is refused: the values that are taken since they ask for nothing, and what to do otherwise.
 Refused = dict[str, tuple[tuple[Any, ...], str]]
-EARLIER = "an earlier thought, for templates that read it"
-LABELS = "a label of the caller's, which changes no answer"
+EARLIER = "earlier reasoning, for templates that read it"
+LABELS = "metadata of the caller, without effect on the answer"
 Bool = Annotated[bool, Field(strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Text = Annotated[str, StringConstraints(max_length=4_000_000)]
@@ -50,7 +50,7 @@ class Fields(BaseModel):
             harmless, remedy = cls.refused[name]
             if value is not None and not any(_same(value, each) for each in harmless):
                 shown = " or ".join(repr(each) for each in harmless) or "null"
-                what = f"'{name}' is not supported here, but as {shown}; {remedy}"
+                what = f"'{name}' is not supported, except as {shown}; {remedy}"
                 raise ApiError(400, what, param=name, code="unsupported_parameter")
         return left
 
@@ -172,7 +172,7 @@ class CompletionFields(Sampled):
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
     refused: ClassVar[Refused] = {
         "best_of": ((1,), "ask for n answers and choose among them by their logprobs"),
-        "suffix": (("",), "no model here fills in between two texts"),
+        "suffix": (("",), "no model here can fill in the middle"),
     }
 
 
@@ -211,7 +211,7 @@ class TextPart(Fields):
     type: Literal["text", "input_text", "output_text"]
     text: Text
     refused: ClassVar[Refused] = {
-        "annotations": (([],), "texts are taken without notes"),
+        "annotations": (([],), "messages have no annotations here"),
         "logprobs": (([],), "leave them out"),
     }
 
@@ -242,7 +242,7 @@ class MessageFields(Fields):
     reasoning_content: Text | None = Field(default=None, description=EARLIER)
     refused: ClassVar[Refused] = {
         "refusal": ((), "leave it out"),
-        "audio": ((), "models here read text only"),
+        "audio": ((), "the models here read text only"),
         "annotations": (([],), "leave them out"),
         "function_call": ((), "use tool_calls"),
     }
@@ -295,23 +295,25 @@ class ChatFields(Sampled):
     chat_template_kwargs: dict[str, JsonValue] | None = None
     metadata: dict[str, str] | None = Field(default=None, description=LABELS)
     safety_identifier: str | None = Field(default=None, description=LABELS)
-    prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
+    prompt_cache_key: str | None = Field(
+        default=None, description="cached prefixes are reused anyway"
+    )
     refused: ClassVar[Refused] = {
-        "audio": ((), "models here write text only"),
+        "audio": ((), "the models here write text only"),
         "function_call": (("none",), "use tool_choice"),
         "functions": (([],), "use tools"),
-        "modalities": ((["text"],), "models here write text only"),
+        "modalities": ((["text"],), "the models here write text only"),
         "moderation": ((), "leave it out"),
         "prediction": ((), "leave it out"),
-        "prompt_cache_options": ((), "beginnings are kept as long as there is room"),
+        "prompt_cache_options": ((), "prefixes stay cached as long as there is room"),
         "prompt_cache_retention": (
             ("in_memory", "in-memory"),
-            "beginnings are kept as long as there is room",
+            "prefixes stay cached as long as there is room",
         ),
-        "service_tier": (("auto", "default"), "all calls are served alike"),
-        "store": ((False,), "nothing is kept of a call"),
-        "verbosity": (("medium",), "say in the prompt how long an answer is to be"),
-        "web_search_options": ((), "nothing is fetched here"),
+        "service_tier": (("auto", "default"), "all requests are served alike"),
+        "store": ((False,), "the server stores nothing"),
+        "verbosity": (("medium",), "ask for the length in the prompt"),
+        "web_search_options": ((), "there is no web search here"),
     }
 
 

@@ -118,12 +118,12 @@ class Guard:
         headers = call.headers
         host = headers.get("host", "")
         if not _is_ours(host, self.doors.names):
-            what = f"The Host header {host[:100]!r} is not a name of this server"
+            what = f"The Host header {host[:100]!r} is not a host name of this server"
             raise ApiError(403, what, code="host_not_allowed")
         origin = headers.get("origin")
         own = f"{call.scope.get('scheme', 'http')}://{host}"
         if origin is not None and origin != own and origin not in self.doors.origins:
-            what = f"Pages of {origin[:100]!r} may not call this server"
+            what = f"Pages from {origin[:100]!r} may not call this server"
             raise ApiError(403, what, code="origin_not_allowed")
         is_preflight = call.method == "OPTIONS" and "access-control-request-method" in headers
         if not is_preflight and not _is_open(call.path, call.method):
@@ -139,7 +139,7 @@ class Guard:
         self._check_places(call.owner)
         wait = self._rates.wait(call.owner)
         if wait:
-            raise busy(f"More than {self.limits.rate} calls a minute; try again", wait)
+            raise busy(f"More than {self.limits.rate} requests per minute; try again", wait)
         self.running[call.owner] += 1
         call.is_counted = True
 
@@ -152,11 +152,11 @@ class Guard:
         if not most:
             return
         if free <= 0:
-            raise busy(f"{most} calls are being answered; try again", 1)
+            raise busy(f"{most} requests are being answered already; try again", 1)
         own = self.running[owner]
         if len(self.doors.keys) > 1 and own >= free:
-            what = f"{own} of {most} calls at a time are of this key, and {free} are for others"
-            raise busy(f"{what}; try again", 1)
+            what = f"This key has {own} of {most} concurrent requests"
+            raise busy(f"{what}, and the other {free} are for other keys; try again", 1)
 
     def _identify(self, call: "_Call") -> None:
         """Who calls, by the key."""
@@ -171,7 +171,7 @@ class Guard:
             )
         owner = keys.owner(key.strip())
         if owner is None:
-            what = "The API key is not known"
+            what = "The API key is unknown"
             raise ApiError(
                 401, what, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
             )
@@ -189,7 +189,7 @@ class Guard:
             async with asyncio.timeout(BODY_SECONDS):
                 return await _read(receive, most)
         except TimeoutError:
-            what = f"The body did not come within {BODY_SECONDS:g} seconds"
+            what = f"The request body was not complete within {BODY_SECONDS:g} seconds"
             raise ApiError(408, what) from None
 
 
@@ -373,12 +373,12 @@ async def _read(receive: Receive, most: int) -> bytes:
 
 def _ending() -> ApiError:
     again = {"Retry-After": f"{FAREWELL:g}"}
-    what = "The server is being ended; ask again, when it or another is there"
+    what = "The server is shutting down; try again later, or another server"
     return ApiError(503, what, code=ENDING, headers=again)
 
 
 def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"The body has more than {most:,} bytes", code="request_too_large")
+    return ApiError(413, f"The request body has more than {most:,} bytes", code="request_too_large")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -110,7 +110,7 @@ class Loaded:
             room = self.model.inputs.room.tokens
             what = (
                 f"This model's maximum context length is {room:,} tokens. However, you sent a text"
-                f" of {len(text):,} characters, and at most {self.most_characters:,} are read"
+                f" of {len(text):,} characters, and the limit is {self.most_characters:,}"
             )
             raise ApiError(400, what, param=param, code="context_length_exceeded")
 
@@ -141,7 +141,7 @@ class Shelf:
         found = self.named.get(id)
         if found is None:
             known = ", ".join(self.named)
-            what = f"The model '{id[:200]}' does not exist; there are: {known}"
+            what = f"The model '{id[:200]}' does not exist; available: {known}"
             raise ApiError(404, what, param="model", code="model_not_found")
         return found
 
@@ -212,7 +212,7 @@ class Shelf:
         while bytes_of([named, *(each.named for each in self.loaded.values())]) > self.memory:
             idle = [each for each in self.loaded.values() if not each.active]
             if not idle:
-                what = "All models that are in memory are in use, and another has no room beside"
+                what = "All loaded models are in use, and there is no memory for another one"
                 again = {"Retry-After": f"{RETRY:g}"}
                 raise ApiError(503, what, code="model_not_loaded", headers=again)
             await self._unload(min(idle, key=lambda each: each.used))
@@ -274,7 +274,7 @@ def name_all(
         if twin is not None:
             alike = str(twin.run) == str(run)
             raise SettingsError(
-                f"{twin.run} and {run} would both be called {one.id}",
+                f"{twin.run} and {run} would both be named {one.id}",
                 do="name it once" if alike else "rename one of the folders",
             )
         named.append(one)
@@ -323,7 +323,7 @@ def _divide(named: Sequence[Named], memory: int) -> None:
         need = bytes_of([each]) + _least(each)
         if need > memory:
             raise SettingsError(
-                f"the model takes {need:,} bytes with keys and values, and --memory is {memory:,}",
+                f"the model and its cache take {need:,} bytes, and --memory is {memory:,}",
                 where=each.run,
                 do=f"give --memory {need} or more",
             )
@@ -353,5 +353,5 @@ def parse_size(text: str) -> int:
     except (ValueError, KeyError, OverflowError):
         whole = 0
     if whole < 1:
-        raise SettingsError(f"--memory {text!r} is no size", do="write 8GB, or bytes")
+        raise SettingsError(f"--memory {text!r} is not a size", do="write 8GB or a number of bytes")
     return whole

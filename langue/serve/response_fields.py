@@ -78,10 +78,12 @@ class InputThought(Fields):
 
     type: Literal["reasoning"]
     content: list[ThoughtText] | None = Field(default=None, description=EARLIER)
-    summary: list[SummaryText] | None = Field(default=None, description="thoughts are whole here")
+    summary: list[SummaryText] | None = Field(
+        default=None, description="reasoning is returned in full"
+    )
     id: str | None = None
     status: str | None = None
-    refused: ClassVar[Refused] = {"encrypted_content": (("",), "send its content")}
+    refused: ClassVar[Refused] = {"encrypted_content": (("",), "send the content instead")}
 
 
 class Reasoning(Fields):
@@ -89,10 +91,10 @@ class Reasoning(Fields):
 
     effort: Effort | None = None
     refused: ClassVar[Refused] = {
-        "context": (("auto",), "the template says which thoughts it reads"),
-        "generate_summary": ((), "thoughts are told whole"),
-        "mode": (("standard",), "there is one mode"),
-        "summary": ((), "thoughts are told whole"),
+        "context": (("auto",), "the chat template decides which reasoning it reads"),
+        "generate_summary": ((), "reasoning is returned in full"),
+        "mode": (("standard",), "there is only one mode"),
+        "summary": ((), "reasoning is returned in full"),
     }
 
 
@@ -129,7 +131,7 @@ class TextFields(Fields):
 
     format: Format | None = None
     refused: ClassVar[Refused] = {
-        "verbosity": (("medium",), "say in the instructions how long an answer is to be"),
+        "verbosity": (("medium",), "ask for the length in the instructions"),
     }
 
 
@@ -152,7 +154,7 @@ class ResponseFields(Fields):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
-    # thoughts are told whole, and none is hidden that could be included
+    # reasoning is returned in full, and none is hidden that could be included
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None
     )
@@ -166,26 +168,28 @@ class ResponseFields(Fields):
     metadata: dict[str, str] | None = Field(default=None, description=LABELS)
     user: str | None = Field(default=None, description=LABELS)
     safety_identifier: str | None = Field(default=None, description=LABELS)
-    prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
-    # nothing is kept of a call, which clients that send null or nothing do not know
+    prompt_cache_key: str | None = Field(
+        default=None, description="cached prefixes are reused anyway"
+    )
+    # the server stores nothing, which clients that send null or nothing do not know
     refused: ClassVar[Refused] = {
         "access_programs": (([],), "leave it out"),
-        "background": ((False,), "wait for the answer, or stream it"),
-        "background_options": ((), "wait for the answer, or stream it"),
-        "context_management": (([],), "send what is to be read"),
-        "conversation": ((), "nothing is kept of a call: send all items as input"),
-        "image": ((), "models here write text only"),
-        "max_tool_calls": ((), "functions are called by the client"),
+        "background": ((False,), "wait for the answer or stream it"),
+        "background_options": ((), "wait for the answer or stream it"),
+        "context_management": (([],), "send only the items that the model should read"),
+        "conversation": ((), "the server stores nothing: send all items as input"),
+        "image": ((), "the models here write text only"),
+        "max_tool_calls": ((), "the client calls the functions"),
         "moderation": ((), "leave it out"),
-        "previous_response_id": ((), "nothing is kept of a call: send all items as input"),
-        "prompt": ((), "no prompts are kept here: send it as input"),
-        "prompt_cache_options": ((), "beginnings are kept as long as there is room"),
+        "previous_response_id": ((), "the server stores nothing: send all items as input"),
+        "prompt": ((), "no prompts are stored here: send it as input"),
+        "prompt_cache_options": ((), "prefixes stay cached as long as there is room"),
         "prompt_cache_retention": (
             ("in_memory", "in-memory"),
-            "beginnings are kept as long as there is room",
+            "prefixes stay cached as long as there is room",
         ),
-        "service_tier": (("auto", "default"), "all calls are served alike"),
-        "store": ((False,), "nothing is kept of a call"),
+        "service_tier": (("auto", "default"), "all requests are served alike"),
+        "store": ((False,), "the server stores nothing"),
         "truncation": (("disabled",), "shorten the input"),
     }
 

@@ -67,7 +67,7 @@ async def answer(fields: AnswerFields, request: Request) -> Response:
 
     one = (fields.question, fields.context)
     if (fields.input is None) == (one == (None, None)) or None in one and fields.input is None:
-        what = "Give 'question' and 'context', or several of these as 'input'"
+        what = "Give 'question' and 'context', or a list of them as 'input'"
         raise ApiError(400, what, param="question", code="missing_required_parameter")
     if fields.input is None:
         items = [{"question": fields.question, "context": fields.context}]
@@ -86,7 +86,7 @@ async def _predicted(
     check_count(items, state.limits)
     async with state.shelf.use(fields.model) as loaded:
         if not fits(loaded):
-            what = f"The model '{fields.model}' is not for {request.url.path}"
+            what = f"The model '{fields.model}' does not support {request.url.path}"
             raise ApiError(400, what, param="model", code="model_not_supported")
         model = loaded.model
 
@@ -142,7 +142,7 @@ class _Rewriting:
         """Queue it. ApiError where it cannot be answered."""
         fields = self.fields
         if self.loaded.model.config.architecture != "encoder-decoder" or not self.loaded.writes:
-            what = f"The model '{fields.model}' is not for {self.path}"
+            what = f"The model '{fields.model}' does not support {self.path}"
             raise ApiError(400, what, param="model", code="model_not_supported")
         asked = Asked(
             as_list(fields.input),
@@ -229,7 +229,7 @@ async def _fits(loaded: Loaded, fields: RerankFields, request: Request) -> tuple
         loaded, ("score",), score, pairs, request, truncate=fields.truncate
     )
     if any(each is None or len(each) != 1 for each, _ in answers):
-        what = f"The model '{fields.model}' has several labels, and none of them is a score"
+        what = f"The model '{fields.model}' has several labels and no single score"
         raise ApiError(400, what, param="model", code="model_not_supported")
     scores = np.asarray([each[0]["score"] for each, _ in answers])
     return scores, sum(count for _, count in answers), n_cut

@@ -28,7 +28,7 @@ def check_count(items: Sequence[Any], limits: Limits) -> None:
     """ApiError where a call has too many texts, or one in which there is nothing."""
     most = max(MOST_TEXTS, limits.prompts)
     if len(items) > most:
-        what = f"'input' has {len(items):,} texts, and one call may have {most:,}"
+        what = f"'input' has {len(items):,} texts, and the limit is {most:,} per request"
         raise ApiError(400, what, param="input", code="invalid_value")
     empty = next((index for index, each in enumerate(items) if not each), None)
     if empty is not None:

@@ -42,12 +42,12 @@ async def tokenize(fields: TokenizeFields, request: Request) -> Response:
     """The tokens of a text, or of a conversation by the model's chat template."""
     request.state.call.model = fields.model
     if (fields.prompt is None) == (fields.messages is None):
-        what = "Give 'prompt' or 'messages', one of them"
+        what = "Give either 'prompt' or 'messages'"
         raise ApiError(400, what, param="prompt", code="missing_required_parameter")
     of_other = ("tools",) if fields.messages is None else ("add_special_tokens",)
     for name in of_other:
         if getattr(fields, name) is not None:
-            what = f"'{name}' is not of a {'prompt' if name == 'tools' else 'conversation'}"
+            what = f"'{name}' is not allowed with {'a prompt' if name == 'tools' else 'messages'}"
             raise ApiError(400, what, param=name, code="invalid_value")
     async with state_of(request).shelf.use(fields.model) as loaded:
         ids = await asyncio.to_thread(_encoded, loaded, fields)
@@ -73,7 +73,7 @@ def _encoded(loaded: Loaded, fields: TokenizeFields) -> list[int]:
     try:
         fields.prompt.encode()
     except UnicodeEncodeError:
-        what = "'prompt' holds half a character (a lone surrogate)"
+        what = "'prompt' contains a lone surrogate"
         raise ApiError(400, what, param="prompt", code="invalid_value") from None
     with loaded.lock:
         return list(tokenizer.encode_batch([fields.prompt], special=special)[0].ids)
@@ -93,7 +93,7 @@ def _decoded(loaded: Loaded, tokens: list[int]) -> str:
     size = tokenizer.reader.get_vocab_size()
     other = next((each for each in tokens if each >= size), None)
     if other is not None:
-        what = f"'tokens': {other} is none of the model's {size:,} tokens"
+        what = f"'tokens': {other} is not one of the model's {size:,} tokens"
         raise ApiError(400, what, param="tokens", code="invalid_value")
     with loaded.lock:
         return tokenizer.decode(tokens, skip_special=False)

@@ -75,7 +75,9 @@ class Answers:
         """Queue all. ApiError where one of them can never be answered; then none is."""
         count = len(asked.prompts) * asked.n
         if count > self.limits.prompts:
-            what = f"{count} answers are asked for, and one call may have {self.limits.prompts}"
+            what = (
+                f"{count} answers are requested, and the limit is {self.limits.prompts} per request"
+            )
             raise ApiError(400, what, param="n" if asked.n > 1 else asked.param)
         seconds = self.limits.seconds
         deadline = time.monotonic() + seconds if seconds else None
@@ -118,7 +120,7 @@ class Answers:
             if asked.as_configured:
                 limit = min(limit, request.config.new_tokens(given))
         if limit > most:
-            what = f"{asked.limit_param} = {limit:,} is more than this server's {most:,}"
+            what = f"{asked.limit_param} = {limit:,} is above this server's limit of {most:,}"
             raise ApiError(400, what, param=asked.limit_param, code="invalid_value")
         if room < 1 or limit > room:
             asked_for = asked.max_tokens or 0

@@ -339,7 +339,7 @@ def test_what_cannot_be_served_is_one_line(folder, tmp_path, capsys, monkeypatch
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     assert str(broken) in refused(capsys, broken, "--port", 0)
-    assert "would both be called tiny" in refused(capsys, folder, folder, "--port", 0)
+    assert "would both be named tiny" in refused(capsys, folder, folder, "--port", 0)
     assert "API key" in refused(capsys, folder, "--port", 0, "--host", "0.0.0.0")
     with monkeypatch.context() as patch:
         patch.setenv("LANGUE_API_KEYS", KEY)
