@@ -73,7 +73,7 @@ def test_a_chat_is_streamed_stopped_and_kept(page, server) -> None:
     page.get_by_label("Temperature").fill("0")  # what it then writes has no end
     page.get_by_label("System prompt").fill("Be brief.")
     page.get_by_role("button", name="Save").click()
-    page.get_by_label("Write here…").focus()
+    page.get_by_label("Type here…").focus()
     say(page, "Hello")
     body = page.locator(".assistant .markdown")
     expect(body).to_have_text(re.compile("^(?!The model is).{40}", re.DOTALL))
@@ -93,7 +93,7 @@ def test_answers_are_written_again_and_messages_edited(page) -> None:
     asked = answers(page, "First.", "Second.", "Third.")
     say(page, "Hello")
     page.get_by_text("First.").first.wait_for()
-    page.get_by_role("button", name="Write again").click()
+    page.get_by_role("button", name="Regenerate").click()
     page.locator(".assistant").get_by_text("Second.").wait_for()
     assert asked[0]["messages"] == asked[1]["messages"]
     page.get_by_role("button", name="Previous version").click()
@@ -115,7 +115,7 @@ def test_answers_are_written_again_and_messages_edited(page) -> None:
 
 def test_base_models_go_on_from_texts(page, server) -> None:
     page.get_by_label("Model").select_option("base")
-    page.get_by_label("Text to go on from").fill("Once upon a time")
+    page.get_by_label("Prompt").fill("Once upon a time")
     page.get_by_label("Probabilities").check()
     page.keyboard.press("Tab")
     page.get_by_role("button", name="Continue").click()
@@ -138,11 +138,11 @@ def test_thoughts_and_code_stand_apart(page) -> None:
     assert page.evaluate("navigator.clipboard.readText()").strip() == code
     thoughts = page.locator(".assistant details")
     expect(thoughts.locator("p")).to_be_hidden()
-    thoughts.get_by_text("Thoughts").click()
+    thoughts.get_by_text("Reasoning").click()
     expect(thoughts.locator("p")).to_have_text("<b>Hm</b>.")
     assert violations(page) == []
     # a model is not sent what it thought
-    page.get_by_placeholder("Write here…").focus()
+    page.get_by_placeholder("Type here…").focus()
     say(page, "Is it right?")
     page.locator(".assistant").get_by_text("Yes.").wait_for()
     assert [each["role"] for each in asked[1]["messages"]] == ["user", "assistant", "user"]
@@ -180,7 +180,7 @@ def test_masses_of_marks_stop_nothing(page, text) -> None:
     """
     answers(page, text + "\n\nThe end", size=4000)
     say(page, "Hello")
-    page.get_by_role("button", name="Write again").wait_for()
+    page.get_by_role("button", name="Regenerate").wait_for()
     body = page.locator(".assistant .markdown")
     assert body.evaluate("(it) => it.textContent.endsWith('The end')")
     assert body.evaluate("(it) => it.querySelectorAll('*').length") < 10_000
@@ -189,7 +189,7 @@ def test_masses_of_marks_stop_nothing(page, text) -> None:
 def test_what_turns_a_text_round_turns_nothing_else(page) -> None:
     answers(page, "First.")
     say(page, "\u202eHello")
-    page.get_by_role("button", name="Write again").wait_for()
+    page.get_by_role("button", name="Regenerate").wait_for()
     page.locator(".history li").hover()
     page.get_by_role("button", name="Delete").click()
     ends = page.locator(".notice").evaluate("""(notice) => {
@@ -214,7 +214,7 @@ def test_what_a_model_writes_is_shown_and_never_run(page, server) -> None:
     page.get_by_role("heading", name="Title").wait_for()
     say(page, "more")
     page.locator(".assistant").get_by_text("deep", exact=True).wait_for()
-    page.get_by_role("button", name="Write again").nth(1).wait_for()
+    page.get_by_role("button", name="Regenerate").nth(1).wait_for()
     body = page.locator(".assistant .markdown").first
     for shown in ("<script>alert(1)</script>", "onerror=alert(2)", "<iframe src=", "picture"):
         expect(body).to_contain_text(shown)
@@ -246,15 +246,15 @@ def test_keys_are_enough(page) -> None:
     page.get_by_text("First.").first.wait_for()
     press("Shift+Tab")
     focused = page.locator(":focus")
-    expect(focused).to_have_attribute("aria-label", "Write again")
+    expect(focused).to_have_attribute("aria-label", "Regenerate")
     press("Enter")
     page.locator(".assistant").get_by_text("Second.").wait_for()
-    expect(focused).to_have_attribute("placeholder", "Write here…")
+    expect(focused).to_have_attribute("placeholder", "Type here…")
     press("Shift+Tab")
     press("Enter")  # the next version there is not, the previous one there is
     page.locator(".assistant").get_by_text("First.").wait_for()
     expect(page.locator(".assistant :focus")).to_have_attribute("aria-label", "Next version")
-    page.get_by_placeholder("Write here…").focus()
+    page.get_by_placeholder("Type here…").focus()
     press("Tab")
     press("Tab")
     press("Enter")
@@ -267,7 +267,7 @@ def test_keys_are_enough(page) -> None:
     expect(focused).to_have_id("main")
     # a reader of the screen is told what was answered
     answers(page, "# One\nA **bold** sentence. Another one")
-    page.get_by_placeholder("Write here…").focus()
+    page.get_by_placeholder("Type here…").focus()
     say(page, "Hello")
     expect(page.get_by_role("log")).to_have_text("OneA bold sentence.Another one")
 
@@ -308,6 +308,14 @@ def test_it_is_fit_for(server, browser, options) -> None:
         expect(page.get_by_role("dialog").get_by_role("listitem")).to_have_count(1)
         assert violations(page) == []
         page.keyboard.press("Escape")
+    fault = {"error": {"message": "Too many.", "code": "rate_limit_exceeded"}}
+    page.unroute("**/v1/chat/completions")
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, json=fault))
+    page.locator(".composer textarea").focus()
+    say(page, "again")
+    told = "请求过多，请稍后再试。（Too many.）" if chinese else "Too many."
+    expect(page.get_by_role("alert")).to_have_text(told)
+    page.complaints[:] = [each for each in page.complaints if "429" not in each]
     page.locator("#theme").click()
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     page.get_by_role("button", name="English" if chinese else "中文").click()

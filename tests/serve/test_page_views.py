@@ -140,9 +140,9 @@ def test_what_is_too_long_is_told_and_cut_if_asked(page) -> None:
     run(page, "labels", Text=long)
     expect(page.get_by_role("alert")).to_contain_text("tokens")
     page.complaints.clear()  # of the 400
-    page.get_by_label("Cut texts that are too long").check()
+    page.get_by_label("Truncate texts that are too long").check()
     page.get_by_role("button", name="Run").click()
-    expect(page.locator(".result .info")).to_contain_text("texts that were cut: 1")
+    expect(page.locator(".result .info")).to_contain_text("texts truncated: 1")
     assert page.locator(".bars li").count() == 2
 
 
@@ -153,7 +153,7 @@ def test_a_text_is_shown_while_it_is_written_and_until_it_is_stopped(page) -> No
     page.get_by_label("Source").fill(TEXTS[0])
     page.get_by_label("Source").press("Control+Enter")
     expect(page.locator(".passage")).to_have_text("Ein guter")
-    expect(page.locator(".result .info")).to_have_text(re.compile(r"at work… [1-9] s"))
+    expect(page.locator(".result .info")).to_have_text(re.compile(r"running… [1-9] s"))
     assert violations(page) == []
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".result .info")).to_contain_text("stopped")

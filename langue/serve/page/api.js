@@ -1,6 +1,6 @@
 // The server's routes: JSON in, JSON or a stream of events out.
 import { forThisTab } from "./kept.js";
-import { t } from "./words.js";
+import { t, told } from "./words.js";
 
 const KEY = "langue.key";
 
@@ -36,7 +36,7 @@ async function ask(path, body, signal) {
   }
   if (answer.ok) return answer;
   const found = await answer.json().catch(() => ({}));
-  throw new ApiError(answer.status, found.error?.message ?? `HTTP ${answer.status}`);
+  throw new ApiError(answer.status, told(found.error) ?? `HTTP ${answer.status}`);
 }
 
 /** What a route answers. ApiError where it refuses. */
@@ -60,7 +60,7 @@ export async function* stream(path, body, signal) {
       const data = event.slice(event.indexOf("data: ") + 6);
       if (data === "[DONE]") return;
       const found = JSON.parse(data);
-      if (found.error) throw new ApiError(0, found.error.message);
+      if (found.error) throw new ApiError(0, told(found.error));
       yield found;
     }
   }
