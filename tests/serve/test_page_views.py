@@ -130,7 +130,7 @@ def test_texts_stand_beside_their_source(page, server) -> None:
 
 
 def test_the_nearest_text_stands_first(page) -> None:
-    run(page, "bert", What_is_sought=TEXTS[1], Texts_to_search="\n".join(TEXTS))
+    run(page, "bert", Query=TEXTS[1], Texts_to_search="\n".join(TEXTS))
     assert page.locator(".bars bdi").first.inner_text() == TEXTS[1]
     assert page.locator(".bars span").last.inner_text() < "1.000"
 
