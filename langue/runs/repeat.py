@@ -128,7 +128,8 @@ def _check(
         )
     if force:
         raise SettingsError(
-            "--force replaces one run, and these are several", do="choose another --out"
+            "--force replaces one run, and these are several",
+            do="leave it out, and choose another --out",
         )
     if folds is not None and folds < 2:
         raise SettingsError(f"folds = {folds}: of one part none is left to train on", do="give 5")
