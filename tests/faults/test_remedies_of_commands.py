@@ -177,7 +177,6 @@ SEVERAL = [
     (f"{ONCE} --shares «2»", r"give (\S+)"),
     (f"{ONCE} --shares «half»", r"write --shares (\S+)"),
     (f"{ONCE} --seeds 1 «--force»", "leave it out, and choose another --out"),
-    (f"{ONCE} --seeds 1 «--resume»", "start it without --resume"),
     (f"{ONCE.replace('@', '«full»')} --seeds 1", "choose another --out", "@"),
     (f"{ONCE} --folds 2 «data.fold=1»", "leave it out"),
     (f"{ONCE} model.freeze=«heads»", r"give (\w+),"),
@@ -322,6 +321,59 @@ TEXT = [
 ]
 
 
+AGAIN = [
+    (f"{ONCE.replace('@', 'seeds')} --seeds 1 «»", r"go on with (--resume)"),
+    (f"{ONCE.replace('@', '«full»')} --seeds 1 --resume", "in another --out", "seeds"),
+    (f"{ONCE} --seeds 1 «--resume»", "start without --resume"),
+    (f"{TRAIN} --out run1 --resume «train.lr=0.5»", "repeat the first command"),
+    (f"{TRAIN.replace('bert', 'run')} --out «run» --force", "choose another --out", "@"),
+    (f"{TRAIN} --out «full» --force", "choose another --out", "@"),
+    (f"{TUNE.replace('@', 'study')} train.lr=1e-4,1e-3 «»", r"go on with (--resume)"),
+    (
+        f"{TUNE.replace('@', 'study')} train.lr=1e-4,«1e-2» --resume",
+        "repeat the first command",
+        "1e-3",
+    ),
+    (f"{LOOK_AT} «only»", "name a file", "a.jsonl"),
+    (f"{LOOK_AT} «doubled»", "leave one of them there", "doubled/train.jsonl"),
+    (
+        "data preview --task seq2seq --data s.jsonl model.adapter=lora «»",
+        "with (--model)",
+        "--model t5",
+    ),
+    ("data preview --task chat --model dec --data chat.jsonl model.adapter=lora «»", r"set (\S+),"),
+    (
+        "data preview --task chat --model dec --data chat.jsonl «model.adapter=lora»",
+        "leave model.adapter out",
+    ),
+    ("data preview --data a.jsonl «»", "(--model)", "--model bert"),
+    ("data preview --model bert «»", "(--data)", "--data a.jsonl"),
+    ("data preview --model bert «--dta» a.jsonl", NEAR),
+    (f"{LOOK} --columns «score=text,»text=text", "leave score out"),
+    ("data preview --task chat --model talker --data chat.jsonl «»", r"(task\.template=\S+)"),
+    ("chat dec «»", "(--plain) has it go on"),
+    (
+        "«chat t5 --plain»",
+        r"langue generate MODEL --prompt TEXT",
+        "generate t5 --prompt film --max-tokens 2",
+    ),
+    ("chat talker «--plain» --system a", "leave out --plain"),
+    (
+        "zero-shot dec --label a --label b --data named.jsonl «»",
+        "(--columns text=)NAME",
+        "--columns text=review",
+    ),
+    (f"{PRETRAIN} --objective masked --model bert data.seq_len=«2»", r"set it above (\d+)", "32"),
+    (
+        "rank dec --choice a --choice b --data only «»",
+        "(--columns prompt=)NAME",
+        "--columns prompt=text",
+    ),
+    ("rank dec --choice a --choice b --data «full»", "name one of its files", "prompts.jsonl"),
+    ("plan --size «1M» --vocabulary 500000 --tokens 1B", r"\(--size (\d+)\)"),
+    ("evaluate apart «»", "name text to judge on with (--data)", "--data t.txt"),
+    ("data tokenize «empty.txt» --tokenizer dec --out @", "give text", "t.txt"),
+]
 VOTE = '{"item": 1, "rater": "1", "left": "x", "right": "y", "vote": "left"}'
 # (the file that is wrong, the command, what is wrong in the file)
 IN_FILES = [
@@ -426,6 +478,7 @@ def there(tmp_path_factory):
         chat=CASES["chat"].rows(20),
         pref=CASES["preference"].rows(20),
         pairs=CASES["embed scored pairs"].rows(20),
+        **{"only/test": rows[:9], "doubled/train": rows[:9], "doubled/training": rows[:9]},
         scored=[row | {"pair": row["text"][::-1], "score": row["score"] / 40} for row in few],
         alike=[row | {"pair": row["text"][::-1], "score": 1} for row in few],
         alone=[row | {"label": "pos"} for row in rows],
@@ -456,12 +509,20 @@ def there(tmp_path_factory):
         for name in ("run", "run1"):
             assert run([*TRAIN.split(), "--out", name]) == 0
         for command in (
+            f"{ONCE.replace('@', 'seeds')} --seeds 1",
+            f"{TUNE.replace('@', 'study')} train.lr=1e-4,1e-3",
             "finetune --model bert --data nli.jsonl --out pairs train.max_steps=1",
             "pretrain --model dec --data t.txt --out pre train.max_steps=1 data.seq_len=32",
             f"{TOKENIZE} --out made",
             "compress quantize dec --out int8",
         ):
             assert run(command.split()) == 0
+    shutil.copytree(folder / "pre", folder / "apart")
+    shutil.rmtree(folder / "apart" / "corpus")
+    talker = shutil.copytree(folder / "dec", folder / "talker")
+    (talker / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
     return folder
 
 
@@ -472,6 +533,7 @@ def attempt(there, tmp_path, monkeypatch, capsys):
     # else it serves for ever; `langue.serve` is a function
     server = importlib.import_module("langue.serve.server")
     monkeypatch.setattr(server, "_run", lambda *given: None)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     fresh = itertools.count()
 
     def do(command: str) -> str:
@@ -492,7 +554,7 @@ def test_remedies_of_commands(case: Case, attempt):
 
 
 @pytest.mark.parametrize(
-    "case", PLANS + SEARCHES + SEVERAL + RATES + MODELS + WORDS + TEXT, ids=named
+    "case", PLANS + SEARCHES + SEVERAL + RATES + MODELS + WORDS + TEXT + AGAIN, ids=named
 )
 def test_remedies_of_more_commands(case: Case, attempt):
     obey(case, attempt)
@@ -508,16 +570,19 @@ def test_remedies_in_files(file, command, case: Case, there, attempt):
 
 
 @pytest.mark.parametrize("case", TYPED, ids=named)
-def test_remedies_in_a_conversation(case: Case, there, attempt, monkeypatch):
+def test_remedies_in_a_conversation(case: Case, attempt, monkeypatch):
     def follow(said: str) -> str:
-        talker = shutil.copytree(there / "dec", there / "talker", dirs_exist_ok=True)
-        (talker / "chat_template.jinja").write_text(
-            "{% for message in messages %}{{ message.content }}{% endfor %}"
-        )
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said.encode())))
         return attempt("chat talker --max-tokens 2")
 
     obey(case, follow)
+
+
+def test_a_reference_is_made_as_it_says(attempt):
+    message = attempt("verify dec --reference kept.safetensors")
+    words = message.partition("make one: langue ")[2].replace("MODEL", "dec")
+    assert not attempt(words.replace("FILE", "kept.safetensors"))
+    assert not attempt("verify dec --reference kept.safetensors")
 
 
 def test_a_port_that_is_taken(attempt):
