@@ -441,14 +441,17 @@ def targets_of(y: Any, count: int) -> NDArray[Any]:
     if y is None:
         raise InputError("y is None, and targets are needed: requires y to be passed", do="give y")
     if hasattr(y, "toarray"):
-        raise InputError("y is sparse: several labels a text", do="use langue.finetune for these")
+        raise InputError(
+            "y is sparse: several labels a text",
+            do="use langue.finetune(..., task__multi_label=True)",
+        )
     targets = np.asarray(_listed(y, "y"))
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     if targets.ndim != 1:
         raise InputError(
             f"y has the shape {targets.shape}: one target a text is taken",
-            do="use langue.finetune for several labels a text",
+            do="for several labels a text use langue.finetune(..., task__multi_label=True)",
         )
     _check_lengths(len(targets), count)
     if targets.dtype.kind == "O":

@@ -93,8 +93,11 @@ def finetune(
     parts = _parse_shares(shares)
     read = data_or_splits(data, train, dev, test)
     given = {"task": task, "model": model, "data": read, "columns": named}
+    is_one = folds is None and seeds is None and parts is None
+    # a folder of several runs is no run: whether these can go on in it, they say themselves
+    checked = out if is_one else None
     early.check_training(
-        "FINETUNE", given, words, recipe=recipe, out=out, force=force, resume=resume
+        "FINETUNE", given, words, recipe=recipe, out=checked, force=force, resume=resume
     )
     from langue.runs.show import preview_printer, print_json, print_run
     from langue.verbs.finetune import finetune as verb

@@ -382,7 +382,7 @@ def _biases(words: list[str]) -> dict[int, float]:
             biases[int(token)] = float(value)
         except ValueError:
             raise SettingsError(
-                f"--logit-bias {word!r} is not TOKEN=NUMBER", do="write --logit-bias 50256=-100"
+                f"--logit-bias {word!r} is not TOKEN=NUMBER", do="write --logit-bias 11=-100"
             ) from None
     return biases
 

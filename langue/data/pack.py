@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.errors import SettingsError
+from langue.settings.sections import SHORTEST
 
 BUCKET = 64  # batches that are shuffled together before being sorted by length
 
@@ -103,8 +104,6 @@ def check_budget(lengths: NDArray[np.int64], budget: int) -> None:
     if longest > budget:
         raise SettingsError(
             f"train.batch_tokens = {budget} is less than the longest example, {longest} tokens",
-            do=(
-                f"set train.batch_tokens to at least {longest}, or data.max_length to at most"
-                f" {budget}"
-            ),
+            do=f"set train.batch_tokens to at least {longest}"
+            + (f", or data.max_length to at most {budget}" if budget >= SHORTEST else ""),
         )

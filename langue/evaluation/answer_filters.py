@@ -162,7 +162,9 @@ def check_step(step: Mapping[str, Any], where: str) -> None:
             do=f"it takes {', '.join(taken) or 'nothing'}",
         )
     if name == "take_first_k" and (type(step.get("k")) is not int or step["k"] < 1):
-        raise DataError("take_first_k has no k", where=where, do="write k: 2, or another number")
+        raise DataError(
+            "take_first_k has no k", where=where, do="write k: 1, or another number up to repeats"
+        )
     if name == "map" and not isinstance(step.get("mapping_dict"), dict):
         raise DataError("map has no mapping_dict", where=where, do="write mapping_dict: {A: B}")
     if type(step.get("group_select", 0)) is not int or not isinstance(
@@ -171,7 +173,7 @@ def check_step(step: Mapping[str, Any], where: str) -> None:
         raise DataError(
             f"group_select of {name} is no number, or fallback no text",
             where=where,
-            do="correct it",
+            do='write group_select: 0, or another number, and fallback: "none", or another text',
         )
     check_patterns([step.get("regex_pattern", "")], where)
     check_patterns(step.get("regexes_to_ignore") or [], where)

@@ -319,7 +319,7 @@ def _check_kinds(
             raise DataError(f"the key {name!r} is not known", where=where, do=do)
         if name in kinds and not kinds[name][0](value):
             raise DataError(
-                f"{name} = {value!r} is not {kinds[name][1]}", where=where, do="mend it"
+                f"{name} = {value!r} is not {kinds[name][1]}", where=where, do="write one"
             )
 
 

@@ -179,7 +179,8 @@ def sized(config: ModelConfig, parameters: int) -> ModelConfig:
         raise SettingsError(
             f"no model of this kind has about {parameters:,} parameters with "
             f"{config.vocab_size:,} tokens",
-            do=f"the nearest has {count(best[1]):,}: change model.size or tokenizer.vocab_size",
+            do=f"the nearest has {count(best[1]):,} (--size {count(best[1])}); or choose another"
+            " size of the vocabulary",
         )
     return best[1]
 

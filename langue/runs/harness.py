@@ -58,7 +58,9 @@ def evaluate_task_file(
     task = read_task_file(task_file)
     shots = task.num_fewshot if few_shot is None else few_shot
     if min(shots, 0 if limit is None else limit - 1) < 0:
-        raise SettingsError("few_shot is below 0, or limit below 1", do="give other numbers")
+        raise SettingsError(
+            "few_shot is below 0, or limit below 1", do="give few_shot from 0 on, limit from 1 on"
+        )
     rows = task_rows(task, data, columns or {}, limit, shots)
     model = load(run)
     judge = _Judge(model, task, rows, shots)
@@ -279,7 +281,7 @@ def _generation(task: TaskFile) -> tuple[int, list[str], dict[str, Any]]:
         raise DataError(
             "generation_kwargs: max_gen_toks is no number from 1 on, or until no list of texts",
             where=task.file,
-            do="correct it",
+            do='write max_gen_toks: 32, or another number, and until: ["."], or other texts',
         )
     options = {name: given[name] for name in SAMPLING if name in given}
     beams = given.get("num_beams", 1)

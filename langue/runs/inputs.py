@@ -163,24 +163,29 @@ def room_of(config: ModelConfig, tokenizer: Tokenizer, follow_tokenizer: bool = 
     return Room(config.max_length, "the positions of its config")
 
 
-def listed(texts: Any, name: str = "texts") -> list[Any]:
-    """The items; ModelError where one item is given in the place of a list."""
+def listed(
+    texts: Any, name: str = "texts", *, ids: bool = True, conversations: bool = False
+) -> list[Any]:
+    """The items; ModelError where one item is given in the place of a list. ids, conversations:
+    whether an item may be a list of token ids, or one of messages.
+    """
+    only_texts = "give a list of texts"
     if isinstance(texts, str | bytes):
         raise ModelError(f"{name} is one string", do="give a list: [text]")
     if isinstance(texts, Mapping):
         if "role" in texts:
-            raise ModelError(
-                f"{name} is one message", do="give a list of conversations: [[message]]"
-            )
+            do = "give a list of conversations: [[message]]" if conversations else only_texts
+            raise ModelError(f"{name} is one message", do=do)
         raise ModelError(
             f"{name} is a mapping", do="give a list, as of its values: list(texts.values())"
         )
     items = list(texts)
     if items and all(isinstance(item, Mapping) and "role" in item for item in items):
-        raise ModelError(
-            f"{name} is one conversation", do="give a list of conversations: [messages]"
-        )
+        do = "give a list of conversations: [messages]" if conversations else only_texts
+        raise ModelError(f"{name} is one conversation", do=do)
     if items and all(isinstance(item, int | np.integer) for item in items):
+        if not ids:
+            raise ModelError(f"{name} is a list of numbers", do=only_texts)
         raise ModelError(f"{name} is one list of token ids", do="give a list of lists: [ids]")
     return items
 

@@ -327,7 +327,7 @@ class Model:
             "choices": choices,
         }
         generator = self._writer()
-        items = listed(prompts, "prompts")
+        items = listed(prompts, "prompts", conversations=True)
         asked = _with_draft(options_of({**given, **options}))
         if not items:
             return []
@@ -507,7 +507,7 @@ class Model:
         if top not in ("auto", None) and (not isinstance(top, int) or top < 1):
             do = 'give 1 or more, None for all, or "auto" for what the task gives'
             raise ModelError(f"top = {top!r} labels cannot be shown", do=do)
-        items = listed(texts)
+        items = listed(texts, conversations=not task.takes_texts)
         answers: list[Any] = [None] * len(items)
         with self.inputs.counting_truncation():
             rows, encoded = self.answerable(items)

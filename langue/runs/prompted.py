@@ -31,7 +31,7 @@ def rank(
 ) -> list[Any]:
     """As `Model.rank`."""
     alone = isinstance(prompts, str)
-    items = [prompts] if alone else listed(prompts, "prompts")
+    items = [prompts] if alone else listed(prompts, "prompts", ids=False)
     several = _choices(choices, len(items), alone)
     if normalize not in NORMALIZE:
         raise ModelError(
@@ -60,7 +60,7 @@ def rank(
 
 def _choices(choices: Any, n: int, alone: bool) -> list[list[str]]:
     """Those of each prompt."""
-    items = listed(choices, "choices")
+    items = listed(choices, "choices", ids=False)
     if items and all(isinstance(each, list | tuple) for each in items):
         if alone or len(items) != n:
             raise ModelError(
@@ -310,8 +310,8 @@ def hypotheses(texts: Sequence[str], labels: Sequence[str], template: str) -> li
 
 def _check_labels(texts: Any, labels: Any) -> tuple[list[str], list[str]]:
     """Texts and labels as lists; ModelError where they are none."""
-    items = listed(texts)
-    names = labels.split(",") if isinstance(labels, str) else listed(labels, "labels")
+    items = listed(texts, ids=False)
+    names = labels.split(",") if isinstance(labels, str) else listed(labels, "labels", ids=False)
     names = [name.strip() for name in names] if isinstance(labels, str) else names
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ModelError("labels are not texts, or there are none", do="give a list of labels")

@@ -146,8 +146,12 @@ def _prompt(template: str, question: str, context: str) -> str:
 
 def _pairs(questions: Any, contexts: Any) -> list[tuple[str, str]]:
     """A context for each question."""
-    asked = [questions] if isinstance(questions, str) else listed(questions, "questions")
-    given = [contexts] * len(asked) if isinstance(contexts, str) else listed(contexts, "contexts")
+    asked = [questions] if isinstance(questions, str) else listed(questions, "questions", ids=False)
+    given = (
+        [contexts] * len(asked)
+        if isinstance(contexts, str)
+        else listed(contexts, "contexts", ids=False)
+    )
     if len(given) != len(asked):
         raise ModelError(
             f"there are {len(asked)} questions and {len(given)} contexts",

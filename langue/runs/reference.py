@@ -111,12 +111,16 @@ def compare_numbers(model: Model, file: Path) -> tuple[bool, str]:
     return worst <= TOLERANCE, f"relative difference of {kind(model)} {worst:.1e}"
 
 
-def _read(file: Path, name: str, count: int) -> list[NDArray[Any]]:
-    """`count` rows of numbers that a reference holds under a name."""
+def refuse_missing(file: Path) -> None:
+    """ModelError where there is no reference."""
     if not file.is_file():
         raise ModelError(
             "no such reference", where=str(file), do="make one: langue verify MODEL --store FILE"
         )
+
+
+def _read(file: Path, name: str, count: int) -> list[NDArray[Any]]:
+    """`count` rows of numbers that a reference holds under a name."""
     weights = read_safetensors(file)
     rows = [weights.get(f"{name}.{n}") for n in range(count)]
     if any(row is None or row.ndim != 1 for row in rows):

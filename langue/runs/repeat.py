@@ -88,15 +88,18 @@ def repeat(
     every = list(repeats(folds, seeds, wanted, seed))
     folder = Path(out)
     there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    begun = any((folder / each.folder).is_dir() for each in every)
     if there and not resume:
         raise RunError(
             "the folder exists and is not empty",
             where=str(folder),
-            do="choose another --out, or go on with --resume",
+            do="choose another --out" + (", or go on with --resume" if begun else ""),
         )
-    if resume and not there:
+    if resume and not begun:
         raise RunError(
-            "there are no runs to resume", where=str(folder), do="start without --resume"
+            "there are no runs to resume",
+            where=str(folder),
+            do="start without --resume" + (", in another --out" if there else ""),
         )
     runs: list[dict[str, Any]] = []
     with exclusive_lock(folder):
@@ -128,7 +131,8 @@ def _check(
         )
     if force:
         raise SettingsError(
-            "--force replaces one run, and these are several", do="choose another --out"
+            "--force replaces one run, and these are several",
+            do="leave it out, and choose another --out",
         )
     if folds is not None and folds < 2:
         raise SettingsError(f"folds = {folds}: of one part none is left to train on", do="give 5")

@@ -8,10 +8,25 @@ is not known.
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 from langue.serve.api_errors import ApiError
 
+
+def _whole(value: Any) -> Any:
+    """17.0 as 17: JSON has one kind of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
 # What is refused: the values that are taken since they ask for nothing, and what to do otherwise.
 Refused = dict[str, tuple[tuple[Any, ...], str]]
 EARLIER = "earlier reasoning, for templates that read it"
@@ -19,12 +34,12 @@ LABELS = "metadata of the caller, without effect on the answer"
 Bool = Annotated[bool, Field(strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Text = Annotated[str, StringConstraints(max_length=4_000_000)]
-Ids = list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]]
+Ids = list[Annotated[int, Field(ge=0, lt=2**31, strict=True), WHOLE]]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False, strict=True)]
 Factor = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False, strict=True)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-Count = Annotated[int, Field(ge=1, le=2**31, strict=True)]
+Count = Annotated[int, Field(ge=1, le=2**31, strict=True), WHOLE]
 MOST_STOPS = 16
 MOST_LOGPROBS = 20
 
@@ -100,7 +115,7 @@ class Sampled(Streamed):
 
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
-    n: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
+    n: Annotated[int, Field(ge=1, le=128, strict=True), WHOLE] | None = None
     stop: (
         Annotated[str, StringConstraints(min_length=1, max_length=1000)]
         | Annotated[
@@ -112,15 +127,15 @@ class Sampled(Streamed):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Bias] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True), WHOLE] | None = None
     user: str | None = Field(default=None, description=LABELS)
     # beyond OpenAI's, under the names that other servers share
-    top_k: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=2**31, strict=True), WHOLE] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     repetition_penalty: Factor | None = None
-    no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True), WHOLE] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True), WHOLE] | None = None
     json_schema: dict[str, Any] | None = None
     regex: Annotated[str, StringConstraints(max_length=100_000)] | None = None
     choices: list[str] | None = None
@@ -167,9 +182,9 @@ class CompletionFields(Sampled):
         | Annotated[list[Text], Field(min_length=1)]
         | Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1)]
     )
-    max_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True), WHOLE] | None = None
     echo: Bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True), WHOLE] | None = None
     refused: ClassVar[Refused] = {
         "best_of": ((1,), "ask for n answers and choose among them by their logprobs"),
         "suffix": (("",), "no model here can fill in the middle"),
@@ -286,7 +301,7 @@ class ChatFields(Sampled):
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     logprobs: Bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True), WHOLE] | None = None
     response_format: ResponseFormat | None = None
     tools: list[ToolFields] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None

@@ -9,6 +9,7 @@ from langue.serve.fields import (
     EARLIER,
     LABELS,
     MOST_LOGPROBS,
+    WHOLE,
     Bool,
     CalledFunction,
     Count,
@@ -153,7 +154,7 @@ class ResponseFields(Fields):
     max_output_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True), WHOLE] | None = None
     # reasoning is returned in full, and none is hidden that could be included
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None

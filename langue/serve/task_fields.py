@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from langue.serve.fields import Bool, Count, Fields, Finite, Streamed, Text
+from langue.serve.fields import WHOLE, Bool, Count, Fields, Finite, Streamed, Text
 
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
@@ -58,12 +58,12 @@ class WriteFields(Streamed):
     source_language: str | None = None
     target_language: str | None = None
     max_tokens: Count | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
-    beams: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True), WHOLE] | None = None
+    beams: Annotated[int, Field(ge=1, le=64, strict=True), WHOLE] | None = None
     length_penalty: Finite | None = None
-    no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True), WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True), WHOLE] = 0
 
     def options(self) -> dict[str, Any]:
         """Those of `Model.generate` that were asked for."""

@@ -30,6 +30,7 @@ from langue.settings.recipe import ARGUMENTS
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 Share = Annotated[float, Field(ge=0, lt=1)]
+SHORTEST = 4  # tokens that `data.max_length` may be
 
 
 class Section(BaseModel):
@@ -64,7 +65,7 @@ class DataSettings(Section):
     )
     max_length: int = Field(
         default=512,
-        ge=4,
+        ge=SHORTEST,
         description="maximum number of tokens per text, special tokens included; longer texts"
         " are truncated",
     )
@@ -295,7 +296,8 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     epochs: float = Field(default=3.0, gt=0, description="number of epochs")
     max_steps: int = Field(default=0, ge=0, description="maximum number of steps; 0: no limit")
-    batch_tokens: int = Field(default=8192, ge=16, description="maximum number of tokens per batch")
+    # how many are needed, the texts say: `check_budget`, in pretraining `check_sizes`
+    batch_tokens: int = Field(default=8192, description="maximum number of tokens per batch")
     batch_examples: int = Field(
         default=32,
         ge=0,

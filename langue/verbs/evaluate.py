@@ -89,7 +89,7 @@ def _check_task_file(other: Any, split: str | None) -> None:
     if split is not None:
         raise SettingsError(
             f"split = {split} is of runs, and a task file says its own",
-            do="write validation_split there, or name one file with --data",
+            do="leave --split out: write test_split there, or name one file with --data",
         )
 
 

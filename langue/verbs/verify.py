@@ -28,6 +28,7 @@ from langue.runs.reference import (
     compare_tokens,
     distance,
     probes,
+    refuse_missing,
     store_reference,
     tokens,
 )
@@ -62,6 +63,8 @@ def verify(
         checks.append({"check": name, "ok": ok, "detail": detail})
 
     refuse_existing(store, force)
+    if reference is not None:
+        refuse_missing(Path(reference))
     # Where there is no model, there is nothing to check: the error is the caller's.
     describe(model, revision, weights=False)
     loaded: list[Model] = []

@@ -116,6 +116,20 @@ def test_sampling_is_as_asked(client, model) -> None:
     assert only == model.tokenizer.decode([70]) * 12
 
 
+def test_whole_numbers_may_be_written_with_a_point(client) -> None:
+    """JSON has one kind of number; what is no whole one is refused."""
+    plain, pointed = (
+        complete(client, max_tokens=kind(3), seed=kind(5), temperature=1, prompt=[kind(7), kind(8)])
+        for kind in (int, float)
+    )
+    assert pointed.choices[0].text == plain.choices[0].text
+    assert pointed.usage == plain.usage and pointed.usage.completion_tokens == 3
+    for wrong in (3.5, "3", True, 1e300):
+        with pytest.raises(openai.BadRequestError) as caught:
+            complete(client, max_tokens=wrong)
+        assert caught.value.param == "max_tokens"
+
+
 def test_a_stop_text_is_never_sent(client, server) -> None:
     text = complete(client, max_tokens=40).choices[0].text
     stop = text[6:9]

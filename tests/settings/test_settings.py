@@ -253,3 +253,11 @@ def test_a_label_may_be_named_none_and_a_number_is_its_name() -> None:
         resolve({"task.positive": 1}, options=Classify.Options).task.positive == "1"
         and resolve({"task.positive": None}, options=Classify.Options).task.positive is None
     )
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_whole_numbers_may_be_written_with_a_point(kind):
+    chosen = resolve({"data.max_length": kind(17.0), "data.folds": kind(3.0)})
+    assert (chosen.data.max_length, chosen.data.folds) == (17, 3)
+    with pytest.raises(SettingsError, match=r"data\.folds = '?3\.5'?: .*integer"):
+        resolve({"data.folds": kind(3.5)})

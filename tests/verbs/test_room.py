@@ -168,8 +168,17 @@ ONE = {
     "bytes": (b"w5", "is one string"),
     "token ids": ([5, 6], "is one list of token ids; give a list of lists: \\[ids\\]"),
     "an array": (np.array([5, 6]), "is one list of token ids"),
-    "a conversation": (TALK, "is one conversation; give a list of conversations: \\[messages\\]"),
-    "a message": (TALK[0], "is one message; give a list of conversations: \\[\\[message\\]\\]"),
+}
+# where a prompt may be a conversation, and where it may not
+TALKS = {
+    True: (
+        (TALK, "is one conversation; give a list of conversations: \\[messages\\]"),
+        (TALK[0], "is one message; give a list of conversations: \\[\\[message\\]\\]"),
+    ),
+    False: (
+        (TALK, "is one conversation; give a list of texts"),
+        (TALK[0], "is one message; give a list of texts"),
+    ),
 }
 
 
@@ -186,7 +195,7 @@ def test_none_and_one_are_no_crash(tmp_path, verb, classifier):
     call = getattr(model, verb)
     for none in ([], (), np.zeros((0, 3), int), iter([])):
         assert len(call(none)) == 0
-    for given, says in ONE.values():
+    for given, says in (*ONE.values(), *TALKS[verb == "generate"]):
         with pytest.raises(ModelError, match=f"(texts|prompts) {says}"):
             call(given)
     for mixed in (["a", [5]], [TALK, "a"], [("a", "b"), "a"], [[5], TALK]):

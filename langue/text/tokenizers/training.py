@@ -82,9 +82,14 @@ def config(chosen: TokenizerSettings) -> dict[str, Any]:
     }
 
 
+def _fewest(chosen: TokenizerSettings) -> int:
+    """Tokens that there are whatever the text is."""
+    return len(special_tokens(chosen)) + (256 if chosen.kind == "bpe" else 0)
+
+
 def check(chosen: TokenizerSettings) -> None:
     """SettingsError where the vocabulary is too small for what it must hold."""
-    least = len(special_tokens(chosen)) + (256 if chosen.kind == "bpe" else 0)
+    least = _fewest(chosen)
     if chosen.kind != "bytes" and chosen.vocab_size <= least:
         raise SettingsError(
             f"tokenizer.vocab_size = {chosen.vocab_size} is too small for {chosen.kind}",
@@ -313,10 +318,12 @@ def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> 
         met.update(text if normaliser is None else normaliser.normalize_str(text))
     least = len(met) + len(special_tokens(chosen))
     if chosen.vocab_size <= least:
+        of_bytes = _fewest(chosen.model_copy(update={"kind": "bpe"}))
         raise SettingsError(
             f"tokenizer.vocab_size = {chosen.vocab_size} is too small for unigram, which gives each"
             f" of the text's {len(met):,} characters a token",
-            do=f"set it above {least}, or choose tokenizer.kind=bpe",
+            do=f"set it above {least}"
+            + (", or choose tokenizer.kind=bpe" if chosen.vocab_size > of_bytes else ""),
         )
 
 
