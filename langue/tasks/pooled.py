@@ -1,5 +1,5 @@
-"""What tasks share that predict of a whole text, or of a pair of texts: one vector a text, and a
-linear map.
+"""The base of tasks that predict one vector for a whole text or pair of texts: pooled hidden states
+and a linear head.
 """
 
 from abc import abstractmethod
@@ -39,7 +39,7 @@ class PooledOptions(Section):
 
 
 class PooledTask(Task):
-    """Golds (n, ...) and predictions (n, n_outputs) are arrays."""
+    """A task whose golds (n, ...) and predictions (n, n_outputs) are arrays."""
 
     settled_options = {"pooling": ("auto",)}
     settings: PooledOptions
@@ -47,7 +47,7 @@ class PooledTask(Task):
     @property
     @abstractmethod
     def n_outputs(self) -> int:
-        """How many scores the head gives a text."""
+        """Number of outputs of the head for each text."""
 
     def adapt_to(self, config: ModelConfig) -> None:
         pooling = resolve_pooling(self.settings.pooling, config)
@@ -107,7 +107,7 @@ class PooledTask(Task):
 
     @abstractmethod
     def predict(self, outputs: Tensor) -> Any:
-        """outputs (N, n_outputs) -> what is judged and shown: probabilities or scores, (N,
+        """Return predictions (N, n_outputs), probabilities or scores, from outputs (N,
         n_outputs).
         """
 
@@ -124,7 +124,7 @@ class PooledTask(Task):
         if family.head_kind(pooling) != SEQUENCE:
             return {}
         words = dict(family.poolings[pooling])
-        # said or not: a class's default would be another token
+        # always written, since the default of a class may be another token
         return words | ({"pad_token_id": pad} if pooling == "last" else {})
 
     def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
@@ -162,23 +162,24 @@ def worst_mistakes(
     limit: int,
     values: Callable[[int], tuple[Any, ...]],
 ) -> list[judgement.Example]:
-    """The rows (n,) that are wrong, the worst first: each one's text, its pair where there is one,
-    and `values`.
+    """Return the wrong ones of the rows (n,), worst first, each with its text, its pair if there is
+    one, and `values(row)`.
     """
     order = sorted(np.flatnonzero(wrong).tolist(), key=lambda row: (-badness[row], row))[:limit]
     chosen = table.select(order)
     columns = [chosen.column(name) for name in ("text", "pair") if name in table.rows.column_names]
-    return [
-        judgement.Example([judgement.Passage(text) for text in texts], values(row))
-        for row, texts in zip(order, zip(*columns, strict=True), strict=True)
-    ]
+    rows = []
+    for row, texts in zip(order, zip(*columns, strict=True), strict=True):
+        passages = [judgement.Passage(text) for text in texts]
+        rows.append(judgement.Example(passages, values(row)))
+    return rows
 
 
 def published_outputs(
     published: Mapping[str, Any], family: Family
 ) -> tuple[str, list[str], str | None] | None:
-    """(pooling, names of the outputs, problem type) of a sequence classifier that was published in
-    `transformers`' words; None of another model.
+    """Return (pooling, names of the outputs, problem type) of a sequence classifier published for
+    `transformers`; None for any other model.
     """
     classes = [name for name in classes_of(published) if name.endswith("ForSequenceClassification")]
     if not classes or SEQUENCE not in family.heads:
