@@ -309,9 +309,14 @@ class Classify(PooledTask):
     ) -> dict[str, Counter[Any]]:
         if options.multi_label:
             return {}
-        labels = [str(value) for table in tables for value in cls.raw_targets(table)]
-        seen = [look(label) for label in labels] if options.merge_labels else labels
-        return conflicting([text for table in tables for text in cls.texts(table)], seen)
+        texts: list[str] = []
+        labels: list[str] = []
+        for table in tables:
+            texts += cls.texts(table)
+            labels += [str(value) for value in cls.raw_targets(table)]
+        if options.merge_labels:
+            labels = [look(label) for label in labels]
+        return conflicting(texts, labels)
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """Return the summed cross-entropy with label smoothing (Szegedy et al. 2016) and its count;

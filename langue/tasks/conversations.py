@@ -126,7 +126,9 @@ def roles_renamed(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the roles in the rows that chat templates name differently, mapped to the template's
     names.
     """
-    found = {turn["role"].lower() for row in rows for turn in row.get("messages") or ()}
+    found = set()
+    for row in rows:
+        found |= {turn["role"].lower() for turn in row.get("messages") or ()}
     return {role: ROLES[role] for role in sorted(found) if role in ROLES}
 
 

@@ -46,7 +46,8 @@ def read_row(
     fix = "correct it or take it out (in training: data.invalid=drop)"
     if is_missing(pair):
         raise DataError("the pair is empty", where=where(), do=fix)
-    query, positive = replace_lone_surrogates(text), replace_lone_surrogates(pair)
+    query = replace_lone_surrogates(text)
+    positive = replace_lone_surrogates(pair)
     negatives = []
     for each in given:
         for negative in each if isinstance(each, list | tuple) else [each]:
@@ -126,11 +127,11 @@ def scale_of(most: float) -> float:
 
 def count_negatives(negatives: Sequence[Any]) -> int:
     """Return the number of negatives in a row's columns."""
-    return sum(
-        not is_missing(one)
-        for each in negatives
-        for one in (each if isinstance(each, list | tuple) else [each])
-    )
+    count = 0
+    for cell in negatives:
+        texts = cell if isinstance(cell, list | tuple) else [cell]
+        count += sum(not is_missing(text) for text in texts)
+    return count
 
 
 def texts_of_item(item: Any, number: int) -> tuple[str, ...]:

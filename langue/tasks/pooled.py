@@ -4,6 +4,7 @@ and a linear head.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -100,10 +101,10 @@ class PooledTask(Task):
         return batch.targets, outputs.detach()
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
-        targets, outputs = (
-            torch.cat(part) for part in zip(*(each.outputs for each in outcomes), strict=True)
-        )
-        return self.metrics(targets.cpu().numpy(), self.predict(outputs))[self.primary_metric]
+        targets = torch.cat([outcome.outputs[0] for outcome in outcomes])
+        outputs = torch.cat([outcome.outputs[1] for outcome in outcomes])
+        predictions = self.predict(outputs)
+        return self.metrics(targets.cpu().numpy(), predictions)[self.primary_metric]
 
     @abstractmethod
     def predict(self, outputs: Tensor) -> Any:
@@ -184,15 +185,17 @@ def published_outputs(
     classes = [name for name in classes_of(published) if name.endswith("ForSequenceClassification")]
     if not classes or SEQUENCE not in family.heads:
         return None
-    said = family.poolings.items()
-    fits = [
-        name
-        for name, words in said
-        if all(published.get(key, value) == value for key, value in words.items())
-    ]
+    # each pooling is identified by some keys of config.json with their values
+    values_of: dict[str, list[str]] = {}
+    fits = []
+    for pooling, wanted in family.poolings.items():
+        if all(published.get(key, value) == value for key, value in wanted.items()):
+            fits.append(pooling)
+        for key, value in wanted.items():
+            values_of.setdefault(key, []).append(str(value))
     if not fits:
-        known = ", ".join(str(value) for _, words in said for value in words.values())
-        key = next(key for _, words in said for key in words)
+        key = next(iter(values_of))
+        known = ", ".join(chain.from_iterable(values_of.values()))
         raise ModelError(
             f"config: {key} = {published.get(key)!r} is not known", do=f"known: {known}"
         )

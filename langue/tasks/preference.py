@@ -282,7 +282,10 @@ class Preference(LanguageTask):
     def texts(cls, table: "Table") -> list[str]:
         found = []
         for row in rows_of(table, COLUMNS):
-            turns = [turn for value in row.values() if isinstance(value, list) for turn in value]
+            turns = []
+            for value in row.values():
+                if isinstance(value, list):
+                    turns += value
             found.append("\n".join(str(turn["content"]) for turn in turns))
         return found
 
@@ -311,7 +314,9 @@ class Preference(LanguageTask):
         if len(usable) < len(golds):
             table = table.select(usable)
             golds = [golds[row] for row in usable.tolist()]
-            found = [found[2 * row + side] for row in usable.tolist() for side in (0, 1)]
+            first = 2 * usable
+            sequences = np.stack([first, first + 1], axis=1).ravel()  # (2 rows,)
+            found = [found[sequence] for sequence in sequences.tolist()]
         encoded = encoded_pairs(found, golds, room, lost)
         check_vocabulary(tokenizer, encoded.examples, config)
         return table, replace(encoded, golds=golds)

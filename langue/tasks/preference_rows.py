@@ -115,10 +115,9 @@ def _pair(row: Mapping[str, Any], where: Callable[[], str]) -> Preferred:
 
 
 def _of_texts(found: Preferred, where: Callable[[], str]) -> Preferred:
-    prompt, chosen, rejected = (
-        "".join(turn["content"] or "" for turn in turns or ())
-        for turns in (found.prompt, found.chosen, found.rejected)
-    )
+    prompt = _joined_contents(found.prompt)
+    chosen = _joined_contents(found.chosen)
+    rejected = _joined_contents(found.rejected)
     paired = found.good is None
     for name, text in (("chosen" if paired else "completion", chosen), ("rejected", rejected)):
         if not text.strip() and (paired or name != "rejected"):
@@ -129,17 +128,30 @@ def _of_texts(found: Preferred, where: Callable[[], str]) -> Preferred:
             )
     if paired and not prompt:
         shared = shared_size(chosen, rejected)
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        prompt = chosen[:shared]
+        chosen = chosen[shared:]
+        rejected = rejected[shared:]
     return replace(found, prompt=prompt, chosen=chosen, rejected=rejected if paired else None)
+
+
+def _joined_contents(turns: Sequence[Mapping[str, Any]] | None) -> str:
+    return "".join(turn["content"] or "" for turn in turns or ())
 
 
 def shared_size(a: str, b: str) -> int:
     """Return the length of the common prefix of both texts, up to the last space, so that no word
     is split.
     """
-    size = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-    shared = a[: min(len(a), len(b)) if size is None else size]
-    return max(shared.rfind(" "), 0)
+    size = _common_prefix(a, b)
+    return max(a[:size].rfind(" "), 0)
+
+
+def _common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Return how many elements two sequences have in common at their start."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))
 
 
 def _of_messages(found: Preferred, where: Callable[[], str]) -> Preferred:
@@ -150,11 +162,14 @@ def _of_messages(found: Preferred, where: Callable[[], str]) -> Preferred:
     rejected = as_messages(found.rejected, ASSISTANT) if paired else None
     size = len(prompt)
     if rejected is not None and prompt and chosen[:size] == rejected[:size] == prompt:
-        chosen, rejected = chosen[size:], rejected[size:]  # both answers repeat the prompt
+        # both answers repeat the prompt
+        chosen = chosen[size:]
+        rejected = rejected[size:]
     if rejected is not None and not prompt:
-        pairs = enumerate(zip(chosen, rejected, strict=False))
-        shared = next((i for i, (x, y) in pairs if x != y), min(len(chosen), len(rejected)))
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        shared = _common_prefix(chosen, rejected)
+        prompt = chosen[:shared]
+        chosen = chosen[shared:]
+        rejected = rejected[shared:]
     for answer in [chosen] if rejected is None else [chosen, rejected]:
         check_messages([*prompt, *answer], where, answered=True)
         if not answer or answer[-1]["role"] != ASSISTANT:

@@ -424,9 +424,10 @@ def _text_statistics(
     grams = [_ngrams(text) for text in written]
     total = sum(map(len, grams))
     repeated = sum(len(each) - len(set(each)) for each in grams)
-    of_sources = (set(_ngrams(source)) for source in sources)
-    pairs = zip(grams, of_sources, strict=True)
-    copied = sum(gram in there for each, there in pairs for gram in each)
+    copied = 0
+    for own_grams, source in zip(grams, sources, strict=True):
+        source_grams = set(_ngrams(source))
+        copied += sum(gram in source_grams for gram in own_grams)
     return [
         sum(lengths) / true if true else None,
         repeated / total if total else None,

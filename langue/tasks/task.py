@@ -320,7 +320,7 @@ class Task(Objective):
             for name in (*cls.columns.inputs, *cls.columns.optional)
             if name in table.rows.column_names and name != cls.columns.target
         ]
-        columns = [[_as_text(value) for value in table.column(name)] for name in there]
+        columns = [map(_as_text, table.column(name)) for name in there]
         return ["\n".join(parts) for parts in zip(*columns, strict=True)]
 
     @classmethod
