@@ -135,7 +135,8 @@ def parts_of(batch: Batch, budget: int) -> list[Batch]:
     lengths = np.diff(starts)
     parts = []
     for chosen in fill(np.arange(len(batch)), lengths, budget, 0):
-        first, last = int(chosen[0]), int(chosen[-1]) + 1
+        first = int(chosen[0])
+        last = int(chosen[-1]) + 1
         tokens = slice(int(starts[first]), int(starts[last]))
         parts.append(
             replace(

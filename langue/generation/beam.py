@@ -52,8 +52,8 @@ class BeamJob(Job):
     def begin(self) -> None:
         assert self.request.beams is not None
         _check(self.request)
-        self.beams_asked: Beams = self.request.beams
-        self.width = self.beams_asked.width
+        self.search_settings: Beams = self.request.beams
+        self.width = self.search_settings.width
         row = Row(self.context, self.most_tokens)
         first = Beam(row, self.chooser, self.constraint, [], 0.0)
         self.beams = [first]
@@ -124,7 +124,7 @@ class BeamJob(Job):
         """Keep the best complete hypotheses, out of the previous ones and the new ones of this
         length.
         """
-        penalty = length**self.beams_asked.length_penalty
+        penalty = length**self.search_settings.length_penalty
         scored = [Hypothesis(each.tokens, each.score / penalty, each.finish_reason) for each in new]
         together = sorted([*self.complete, *scored], key=lambda each: -each.score)
         self.complete = together[: self.width]
@@ -136,7 +136,7 @@ class BeamJob(Job):
         """
         if len(self.complete) < self.width:
             return False
-        asked = self.beams_asked
+        asked = self.search_settings
         if asked.early_stopping is True:
             return True
         longest = asked.early_stopping == "never" and asked.length_penalty > 0
@@ -155,7 +155,7 @@ class BeamJob(Job):
         for index, beam in enumerate(self.beams):
             if not children[index]:
                 beam.row.release(pool)
-        self.promise_again(pool, alive)
+        self.reserve_again(pool, alive)
         beams = []
         for parent, token, score in chosen:
             children[parent] -= 1
@@ -176,7 +176,7 @@ class BeamJob(Job):
         chooser = beam.chooser.fork(0)
         chooser.accept(token)
         row.tokens = [*self.context, *beam.tokens, token]
-        row.asked_from = len(row.tokens) - 1
+        row.logits_from = len(row.tokens) - 1
         return Beam(row, chooser, constraint, [*beam.tokens, token], score)
 
     def _stream(self, tokens: Sequence[int]) -> TextStream:
@@ -191,13 +191,13 @@ class BeamJob(Job):
         """Finish the request with its best hypothesis; `n_best` keeps all of them."""
         wants_text = self.tokenizer is not None and (self.request.as_text or self.request.stop)
         found = []
-        for each in self.complete[: self.beams_asked.n]:
+        for each in self.complete[: self.search_settings.n]:
             text = ""
             if wants_text:
                 stream = self._stream(each.tokens)
                 stream.finish()
                 text = stream.text
-            full = each.finish_reason == "length" and self.at_positions
+            full = each.finish_reason == "length" and self.is_cut_by_positions
             found.append(
                 Completion(
                     each.tokens,

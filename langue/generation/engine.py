@@ -258,7 +258,7 @@ class Engine:
         prompt are then shared with it.
         """
         row = job.rows[0]
-        asked_for_all = row.asked_from == 0 and len(row.tokens) > 1
+        asked_for_all = row.logits_from == 0 and len(row.tokens) > 1
         known = self.pool.known(job.keys) if self._shares and not asked_for_all else []
         pages = [page for chunk in known for page in chunk]
         for page in pages:
@@ -291,8 +291,8 @@ class Engine:
             count = pages_for(len(source))
             taken = [self.pool.take() for _ in range(count)]
             job.reserved -= count
-            job.rows[0].memory = np.asarray(taken, np.int32)
-            slots.append(slots_of(job.rows[0].memory, 0, len(source)))
+            job.rows[0].encoder_pages = np.asarray(taken, np.int32)
+            slots.append(slots_of(job.rows[0].encoder_pages, 0, len(source)))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             states = self.model.body(tokens, torch.from_numpy(positions).to(self.device), groups)
             self.model.body.write_encoder_keys(
@@ -306,7 +306,7 @@ class Engine:
         for job in self.running:
             if not isinstance(job, SampleJob) or job.rows[0].waiting != 1:
                 continue
-            count = min(self.guesses, job.may_guess)
+            count = min(self.guesses, job.max_guesses)
             length = len(job.rows[0].tokens)
             # a speculated token that is rejected must not have switched the rotary scaling of the
             # sequence
@@ -330,7 +330,7 @@ class Engine:
         prefilling = []
         for job in self.running:
             for row in job.rows:
-                row.turn_anew(self.switch)
+                row.rotate_again(self.switch)
                 if row.waiting and row.computed >= len(job.context) - 1:
                     self._extend(plan, job, row, len(row.tokens))
                 elif row.waiting:
@@ -354,7 +354,7 @@ class Engine:
         """Add the tokens begin .. end of a row to the plan; begin: None for all waiting tokens."""
         begin = row.computed if begin is None else begin
         self._grow(job, row, end)
-        wanted = range(max(begin, row.asked_from), end)
+        wanted = range(max(begin, row.logits_from), end)
         plan.add(job, row, begin, end, wanted)
 
     def _run(self, plan: "_Plan") -> Tensor:
@@ -363,7 +363,7 @@ class Engine:
         encoder = None
         if not self.is_decoder:
             sources = [
-                Span(span.offset, span.new, len(job.request.prompt), row.memory)
+                Span(span.offset, span.new, len(job.request.prompt), row.encoder_pages)
                 for span, job, row in zip(plan.spans, plan.jobs, plan.rows, strict=True)
             ]
             encoder = PagedKeys(self.pages, sources)
@@ -388,7 +388,7 @@ class Engine:
             plan.jobs, plan.rows, plan.spans, plan.n_wanted, strict=True
         ):
             # speculated tokens may be rejected, and are recomputed then
-            row.computed = span.keys - job.n_unsure
+            row.computed = span.keys - job.n_unverified
             if wanted:
                 parts.setdefault(id(row), []).append(logits[at : at + wanted])
             at += wanted
@@ -400,7 +400,7 @@ class Engine:
             found = [torch.cat(parts[id(row)]) for row in job.rows if id(row) in parts]
             if len(found) < len(job.rows):
                 continue
-            if not isinstance(job, SampleJob) or job.n_unsure:
+            if not isinstance(job, SampleJob) or job.n_unverified:
                 deltas.append(self._advance(job, found))
             elif job.is_ready(found[0]):
                 samples.append(job)
@@ -433,8 +433,8 @@ class Engine:
             self._register_chunks(job, job.rows[0])
         if self.window:
             for row in job.rows:
-                row.leave(self.pool, self.window)
-            job.promise_again(self.pool, job.rows)
+                row.free_outside_window(self.pool, self.window)
+            job.reserve_again(self.pool, job.rows)
 
     def _register_chunks(self, job: Job, row: Row) -> None:
         pages = CHUNK // PAGE

@@ -33,13 +33,13 @@ class Row:
         """most: maximum number of tokens in its pages."""
         self.tokens = list(tokens)
         self.computed = 0  # number of tokens with keys and values
-        self.turned_for = len(self.tokens)  # sequence length for which its keys were rotated
-        self.asked_from = len(self.tokens) - 1  # first token whose logits are needed
+        self.rotated_for = len(self.tokens)  # sequence length for which its keys were rotated
+        self.logits_from = len(self.tokens) - 1  # first token whose logits are needed
         self.table = np.zeros(pages_for(most), np.int32)
         self.n_pages = 0  # number of allocated entries of the table
         self.drafted = 0  # number of tokens with keys and values in a draft model's pages
         self.first_page = 0  # earlier pages are freed, since no later token attends to them
-        self.memory = np.zeros(0, np.int32)  # pages of the encoder's keys and values
+        self.encoder_pages = np.zeros(0, np.int32)  # pages of the encoder's keys and values
 
     @property
     def waiting(self) -> int:
@@ -52,15 +52,15 @@ class Row:
             self.table[index] = pool.take()
             self.n_pages = index + 1
 
-    def turn_anew(self, switch: int) -> None:
+    def rotate_again(self, switch: int) -> None:
         """Mark all keys for recomputation if the sequence has grown beyond `switch`, where the
         rotary scaling changes.
         """
-        if self.turned_for <= switch < len(self.tokens):
+        if self.rotated_for <= switch < len(self.tokens):
             self.computed = 0
-        self.turned_for = len(self.tokens)
+        self.rotated_for = len(self.tokens)
 
-    def leave(self, pool: PagePool, window: int) -> None:
+    def free_outside_window(self, pool: PagePool, window: int) -> None:
         """Free the pages outside of the attention window."""
         end = max(self.first_page, first_page_in_window(self.computed, window))
         for page in self.table[self.first_page : end].tolist():
@@ -70,7 +70,7 @@ class Row:
     @property
     def pages(self) -> list[int]:
         """All pages that the row holds."""
-        return [*self.table[self.first_page : self.n_pages].tolist(), *self.memory.tolist()]
+        return [*self.table[self.first_page : self.n_pages].tolist(), *self.encoder_pages.tolist()]
 
     def fork(self, pool: PagePool) -> tuple["Row", int]:
         """Return an independent copy of the sequence, and the number of pages taken for it.
@@ -96,7 +96,7 @@ class Row:
         for page in self.pages:
             pool.release(page)
         self.n_pages = self.first_page = 0
-        self.memory = self.memory[:0]
+        self.encoder_pages = self.encoder_pages[:0]
 
 
 class Job(ABC):
@@ -104,7 +104,7 @@ class Job(ABC):
 
     rows: list[Row]
     width = 1  # maximum number of rows at a time
-    n_unsure = 0  # number of speculated tokens at the end of a row
+    n_unverified = 0  # number of speculated tokens at the end of a row
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Job(ABC):
         self.has_source = context is None
         self.context = [request.config.start] if context is None else list(context)
         self.limit = min(limit, positions)
-        self.at_positions = positions < limit
+        self.is_cut_by_positions = positions < limit
         self.tokenizer = tokenizer
         self.constraint = constraint
         self.chooser = Chooser(
@@ -184,7 +184,7 @@ class Job(ABC):
         """Return text that was held back because later tokens might have changed it."""
         return ""
 
-    def promise_again(self, pool: PagePool, rows: Sequence[Row]) -> None:
+    def reserve_again(self, pool: PagePool, rows: Sequence[Row]) -> None:
         """Reserve again the pages that were freed, since the rows may come to need as many."""
         held = {page for row in rows for page in row.pages} - self.known
         missing = self.worst - len(held) - self.reserved
@@ -211,7 +211,7 @@ class SampleJob(Job):
         if self.tokenizer is not None and (request.as_text or request.stop):
             self.stream = TextStream(self.tokenizer, self.given, request.stop)
         if request.prompt_logprobs:
-            self.rows[0].asked_from = 0
+            self.rows[0].logits_from = 0
             self.answer.prompt_choices.append(None)
 
         self.guesses: list[int] = []  # speculated tokens at the end of the row
@@ -220,14 +220,14 @@ class SampleJob(Job):
         self.pause = 0  # number of tokens to generate without speculation
 
     @property
-    def may_guess(self) -> int:
+    def max_guesses(self) -> int:
         """Maximum number of tokens to speculate; the last token that fits is never speculated."""
         if self.pause or not self.answer.tokens:
             return 0
         return self.limit - len(self.answer.tokens) - 1
 
     @property
-    def n_unsure(self) -> int:  # type: ignore[override]
+    def n_unverified(self) -> int:  # type: ignore[override]
         return len(self.guesses)
 
     def guess(self, tokens: Sequence[int]) -> None:
@@ -279,7 +279,7 @@ class SampleJob(Job):
         row = self.rows[0]
         if self.request.prompt_logprobs and not self.answer.tokens:
             self.read_prompt(logits)
-        row.asked_from = max(row.asked_from, row.computed)
+        row.logits_from = max(row.logits_from, row.computed)
         return row.computed == len(row.tokens)
 
     def read_prompt(self, logits: Tensor) -> None:
@@ -300,7 +300,7 @@ class SampleJob(Job):
         if token in self.request.config.end:
             return self._end("stop", [], [])
         row.tokens.append(token)
-        row.asked_from = len(row.tokens) - 1
+        row.logits_from = len(row.tokens) - 1
         # a forced first token, such as mBART's language code, is no part of the text
         is_free = not self.chooser.begins_forced
         self.chooser.accept(token)
@@ -320,7 +320,7 @@ class SampleJob(Job):
         if self.constraint is not None and self.constraint.is_finished:
             return self._end("stop", [token], choices, text)
         if len(answer.tokens) == self.limit:
-            answer.at_last_position = self.at_positions
+            answer.at_last_position = self.is_cut_by_positions
             return self._end("length", [token], choices, text)
         return Delta(self.id, [token], text, choices)
 

@@ -132,7 +132,8 @@ def _with_distances(q: Tensor, k: Tensor, head: int, distances: Distances) -> Te
     """Return the distance terms of one sequence and head, one pair of tokens at a time: q, k (t, K)
     -> (t, t).
     """
-    keys, queries = distances.keys, distances.queries
+    keys = distances.keys
+    queries = distances.queries
     scores = torch.zeros(len(q), len(k), dtype=torch.float64)
     for i in range(len(q)):
         for j in range(len(k)):

@@ -370,7 +370,9 @@ class ModelConfig:
 
     @property
     def architecture(self) -> Literal["encoder", "decoder", "encoder-decoder"]:
-        return "encoder-decoder" if self.decoder_layers else "decoder" if self.causal else "encoder"
+        if self.decoder_layers:
+            return "encoder-decoder"
+        return "decoder" if self.causal else "encoder"
 
     def has_bias(self, part: str) -> bool:
         """Return whether `qkv`, `out`, `ffn` or `norm` has a bias."""

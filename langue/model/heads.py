@@ -142,7 +142,9 @@ def resolve_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:
             "task.pooling = first: a causal decoder's first token sees nothing but itself",
             do="use task.pooling=last, whose state has read the whole text, or mean",
         )
-    return ("last" if config.causal else "mean") if pooling == "auto" else pooling
+    if pooling != "auto":
+        return pooling
+    return "last" if config.causal else "mean"
 
 
 def pool_mean(hidden: Tensor, batch: Sequences) -> Tensor:

@@ -170,7 +170,8 @@ def log_partition(chain: ChainScores, offsets: Tensor, whole: Tensor | None = No
     inner = edges[:-1, :-1]
     steps, order = _steps(offsets)
     begins, ends = _borders(edges, whole, len(order))
-    begins, ends = begins[order], ends[order]  # (N, C), longest first
+    begins = begins[order]  # (N, C), longest first
+    ends = ends[order]
     done = []
     alpha = emissions[:0]  # (0, C) if no sequence has a token
     for t, rows in enumerate(steps):  # rows (n,): index of token t of the n longest sequences

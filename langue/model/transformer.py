@@ -360,9 +360,10 @@ class Block(nn.Module):
         if not scores.causal:
             free = context.bias is None and self.bias is None and context.distances is None
             return not scores.window and free
-        return query_positions.tolist() == [
-            o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)
-        ]
+        last_tokens: list[int] = []
+        for offset, n, t in context.groups:
+            last_tokens += [offset + (i + 1) * t - 1 for i in range(n)]
+        return query_positions.tolist() == last_tokens
 
     def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
         def attention(y: Tensor) -> Tensor:
