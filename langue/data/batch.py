@@ -1,7 +1,7 @@
-"""What arrives: encoded examples. What leaves: `Batch`, one flat run of tokens and the offsets
-where sequences start.
+"""Batches: takes encoded examples; returns a `Batch`, one flat array of tokens with the offsets at
+which sequences start.
 
-T tokens, N sequences. There is no padding and so no mask: sequences stand in order of length, and
+T tokens, N sequences. There is no padding, and thus no mask: sequences are sorted by length, and
 those of equal length form the groups that `model/attention.py` computes as dense products.
 """
 
@@ -22,18 +22,16 @@ from langue.text.tokenizers.unknown import Lost
 
 @dataclass(frozen=True)
 class Examples:
-    """A whole split, encoded: columns over one flat run of tokens, in the order of the source's
-    rows.
-    """
+    """An encoded split: arrays over one flat array of tokens, in the order of the source's rows."""
 
     tokens: NDArray[np.int32]  # (S,) all tokens of all examples
-    starts: NDArray[np.int64]  # (n + 1,) where each example begins
+    starts: NDArray[np.int64]  # (n + 1,) start of each example
     segments: NDArray[np.uint8] | None  # (S,) 0 for a text, 1 for its pair
-    cut: NDArray[np.int32]  # (n,) tokens that were left out of each
-    targets: NDArray[Any] | None = None  # (n, ...) what the task's loss needs of each example
-    # (S,) what it is to predict of each token; below 0: nothing
+    cut: NDArray[np.int32]  # (n,) tokens truncated from each
+    targets: NDArray[Any] | None = None  # (n, ...) targets of the task's loss
+    # (S,) label of each token; below 0: none
     labels: NDArray[np.int32] | None = None
-    # how much of the texts the tokenizer does not know; None: they were no texts
+    # what the tokenizer does not know of the texts; None: the examples were no texts
     lost: Lost | None = None
 
     def __len__(self) -> int:
@@ -48,7 +46,7 @@ class Examples:
 
 
 def examples_of(items: Sequence[Sequence[int]]) -> Examples:
-    """Token ids as examples."""
+    """Return sequences of token ids as examples."""
     starts = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int64)
     tokens = np.concatenate([np.asarray(item, np.int32) for item in items])
     return Examples(tokens, starts, None, np.zeros(len(items), np.int32))
@@ -59,15 +57,15 @@ class Batch:
     tokens: Tensor  # (T,) int64
     positions: Tensor  # (T,) int64, 0 at each sequence's first token
     starts: Tensor  # (N + 1,) int64
-    groups: LengthBuckets  # (offset, sequences, tokens of each), covering T
+    groups: LengthBuckets  # (offset, number of sequences, length), covering T
     segments: Tensor | None  # (T,) int64
     targets: Tensor | None  # (N, ...)
-    rows: NDArray[np.int64]  # (N,) which example each sequence is
-    # (M,) int64: what is to be predicted of the tokens that carry loss
+    rows: NDArray[np.int64]  # (N,) index of the example of each sequence
+    # (M,) int64: labels of the tokens that carry loss
     labels: Tensor | None = None
-    # (M,) int64: where those stand in the batch; None: every token does
+    # (M,) int64: indices of these tokens in the batch; None: all tokens
     places: Tensor | None = None
-    # False: passed for the company of other processes alone, see data/loader.py
+    # False: only run to keep in step with other processes, see data/loader.py
     is_real: bool = True
 
     def __len__(self) -> int:
@@ -79,12 +77,12 @@ class Batch:
 
     @property
     def n_predicted(self) -> int:
-        """Tokens that are predicted in it, where tokens are."""
+        """Number of predicted tokens, if tokens are predicted."""
         return len(self.labels) if self.labels is not None and self.is_real else 0
 
     @property
     def label_sequences(self) -> Tensor:
-        """(M,) int64: which sequence of the batch each of `labels` is in."""
+        """The sequence of each of `labels`, (M,) int64."""
         indices = self.places
         if indices is None:
             indices = torch.arange(self.n_tokens, device=self.starts.device)
@@ -93,16 +91,14 @@ class Batch:
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, LengthBuckets, Tensor | None]:
-        """What `Transformer.forward` takes."""
+        """The arguments of `Transformer.forward`."""
         return self.tokens, self.positions, self.groups, self.segments
 
 
 def gather(
     examples: Examples, rows: NDArray[np.int64], device: torch.device | None = None
 ) -> Batch:
-    """The examples at `rows` as one batch, in order of length (equal lengths in the order
-    given).
-    """
+    """Gather the examples at `rows` into a batch, sorted by length (stably)."""
     lengths = examples.lengths[rows]
     order = np.argsort(lengths, kind="stable")
     rows = rows[order]
@@ -110,7 +106,7 @@ def gather(
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths, out=starts[1:])
     positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-    # where in the split each token of the batch lies
+    # index in the split of each token of the batch
     source = positions + np.repeat(examples.starts[rows], lengths)
 
     tensor = partial(_tensor, device=device)
@@ -132,14 +128,15 @@ def gather(
 
 
 def parts_of(batch: Batch, budget: int) -> list[Batch]:
-    """The batch's sequences as smaller batches in the same order, each of at most `budget` tokens
-    or of one sequence; their labels are left out.
+    """Split a batch into smaller ones in the same order, each of at most `budget` tokens or of a
+    single sequence; labels are left out.
     """
     starts = batch.starts.cpu().numpy()
     lengths = np.diff(starts)
     parts = []
     for chosen in fill(np.arange(len(batch)), lengths, budget, 0):
-        first, last = int(chosen[0]), int(chosen[-1]) + 1
+        first = int(chosen[0])
+        last = int(chosen[-1]) + 1
         tokens = slice(int(starts[first]), int(starts[last]))
         parts.append(
             replace(
@@ -159,8 +156,8 @@ def parts_of(batch: Batch, budget: int) -> list[Batch]:
 
 
 def _tensor(array: NDArray[Any], device: torch.device | None) -> Tensor:
-    """On the device, which reads it when it comes to it: from memory that stays in its place, a
-    GPU's driver does not wait until all else is done.
+    """Move an array to the device asynchronously; copies from pinned memory do not make a GPU's
+    driver wait for earlier work.
     """
     made = torch.from_numpy(array)
     if device is None or device.type == "cpu":
@@ -171,7 +168,7 @@ def _tensor(array: NDArray[Any], device: torch.device | None) -> Tensor:
 def _labelled(
     labels: NDArray[np.int32] | None,
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """The labels that carry loss, and where they stand unless all do."""
+    """Return the labels that carry loss, and their indices; None as indices if all do."""
     if labels is None:
         return None, None
     places = np.flatnonzero(labels >= 0)
@@ -179,7 +176,7 @@ def _labelled(
 
 
 def _groups(lengths: NDArray[np.int64]) -> LengthBuckets:
-    """Runs of equal length in a sorted array of lengths."""
+    """Return the runs of equal length in a sorted array of lengths."""
     values, counts = np.unique(lengths, return_counts=True)
     offsets = np.concatenate([[0], np.cumsum(values * counts)[:-1]])
     return [(int(o), int(n), int(t)) for o, n, t in zip(offsets, counts, values, strict=True)]
@@ -187,14 +184,15 @@ def _groups(lengths: NDArray[np.int64]) -> LengthBuckets:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sources and targets of an encoder-decoder: each flat, each in its own order of length."""
+    """Sources and targets of an encoder-decoder, each flat and sorted by its own length."""
 
     source: Batch
-    target: Batch  # in order of length; equal lengths in order of their sources' length
-    order: Tensor  # (S,) where each token that the target's sequences attend to lies in the source
-    # runs of equal lengths on both sides, into the target and into the source as `order` has it
+    target: Batch  # sorted by length; equal lengths by the lengths of their sources
+    order: Tensor  # (S,) index in the source of each token that the target's sequences attend to
+    # runs in which both sides have equal lengths, with offsets into the target and into the source
+    # as reordered by `order`
     groups: PairedLengthBuckets
-    is_real: bool = True  # as a batch's
+    is_real: bool = True  # as in `Batch`
 
     def __len__(self) -> int:
         return len(self.target)
@@ -205,7 +203,7 @@ class Pairs:
 
     @property
     def n_predicted(self) -> int:
-        """Tokens that are predicted in it."""
+        """Number of predicted tokens."""
         return self.target.n_predicted if self.is_real else 0
 
 
@@ -216,9 +214,10 @@ def gather_pairs(
     device: torch.device | None = None,
     source_of: NDArray[np.int64] | None = None,
 ) -> Pairs:
-    """The pairs at `rows` of two splits of equal length.
+    """Gather the pairs at `rows` of two splits of equal length.
 
-    source_of (n,): the source of each target, where several have the same, which is read once.
+    source_of (n,): the source of each target, if several targets share a source, which is then
+    encoded once.
     """
     of = np.arange(len(targets)) if source_of is None else source_of
     short = np.lexsort((sources.lengths[of[rows]], targets.lengths[rows]))

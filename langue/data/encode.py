@@ -1,5 +1,5 @@
-"""What arrives: texts (and their pairs).
-What leaves: `Examples`, cut to the longest length where they must be, and counted.
+"""Encoding of texts: takes texts, and their pairs; returns `Examples`, truncated where necessary,
+with counts of what was truncated.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from langue.model.config import ModelConfig
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import unknown_in
 
-# texts handed to the tokenizer at once: keeps all cores busy, bounds the encodings held in memory
+# texts tokenized at a time: keeps all cores busy, and bounds the memory for encodings
 CHUNK = 2048
 
 
@@ -28,10 +28,10 @@ def encode(
     segments: bool = False,
     special: bool = True,
 ) -> Examples:
-    """Token ids with special tokens, at most `max_length` each, and how much of the texts is
-    unknown to the tokenizer.
+    """Return token ids with special tokens, at most `max_length` each, and what the tokenizer does
+    not know of the texts.
 
-    segments: also which of the two texts each token is of. special: with special tokens.
+    segments: also return which of the two texts each token belongs to. special: add special tokens.
     """
     ids: list[NDArray[np.int32]] = []
     types: list[NDArray[np.uint8]] = []
@@ -70,11 +70,11 @@ def _encodings(
 
 
 def _kept(encoding: tokenizers.Encoding, max_length: int, cut: str) -> NDArray[np.int64]:
-    """Places of the tokens that stay: all special ones, and as much of each text as fits, the
-    longer cut first.
+    """Return the positions of the tokens to keep: all special tokens, and as much of each text as
+    fits, cutting the longer text first.
     """
     of = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
-    # Some tokenizers give special tokens a sequence; the mask is the surer witness.
+    # Some tokenizers assign special tokens to a sequence, so the mask is more reliable.
     of[np.asarray(encoding.special_tokens_mask, bool)] = -1
     room = max(0, max_length - int((of < 0).sum()))
     sizes = [int((of == 0).sum()), int((of == 1).sum())]
@@ -103,7 +103,9 @@ def encode_texts(
     cut: str,
     config: ModelConfig,
 ) -> Examples:
-    """As `encode`, within the model's positions; ModelError where it lacks one of the tokens."""
+    """Encode like `encode`, within the model's positions; raise ModelError if the model has no
+    embedding for a token.
+    """
     examples = encode(
         tokenizer,
         texts,
@@ -117,7 +119,7 @@ def encode_texts(
 
 
 def check_vocabulary(tokenizer: Tokenizer, examples: Examples, config: ModelConfig) -> None:
-    """ModelError where the tokenizer gives numbers that the model has no embedding for."""
+    """Raise ModelError if the tokenizer's ids exceed the model's vocabulary."""
     largest = int(examples.tokens.max(initial=0))
     known = max(config.vocab_size, config.decoder_vocab_size)
     if largest >= known:

@@ -1,5 +1,5 @@
-"""What arrives: a split's rows as a task encodes them.
-What leaves: `Encoded`: token sequences, the row that each is of, and what is true of each row.
+"""A split as a task encodes it: token sequences, the row of each sequence, and the golds of the
+rows.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,19 @@ from langue.data.batch import Examples
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split, or a user's inputs, for a task: one or more sequences a row.
+    """An encoded split, or a user's encoded inputs, with one or more sequences for each row.
 
-    A row has several where a long text is read in windows, or where texts are compared. Sequences
-    stand in the order of their rows.
+    A row has several sequences if a long text is split into windows, or if texts are compared.
+    Sequences are sorted by row.
     """
 
-    examples: Examples  # n sequences, with the `targets` or the `labels` of the loss
+    examples: Examples  # n sequences, with the `targets` or `labels` of the loss
     n_rows: int
-    golds: Any = None  # what is true, one a row: a sequence or an array; None: it is not known
-    row: NDArray[np.int64] | None = None  # (n,) the row of each sequence; None: they are the rows
-    context: Any = None  # what the task needs to merge sequences and to speak of the text
-    # of an encoder-decoder: what the decoder reads for each of the n sequences, with its `labels`
+    golds: Any = None  # one for each row, in a sequence or an array; None: unknown
+    # (n,) row of each sequence; None: one sequence for each row
+    row: NDArray[np.int64] | None = None
+    context: Any = None  # what the task needs to merge sequences, and to relate them to the text
+    # of an encoder-decoder: the decoder inputs of the n sequences, with their `labels`
     decoder: Examples | None = None
 
     def __post_init__(self) -> None:
@@ -39,9 +40,10 @@ class Encoded:
             raise ValueError(f"{len(self.golds)} golds and {self.n_rows} rows")
 
     def notes_of_unknown(self, what: str = "") -> list[str]:
-        """What the tokenizer does not know of the texts, and of the targets that a decoder reads.
+        """Return notes on what the tokenizer does not know of the texts, and of the targets of a
+        decoder.
 
-        what: of which these are, as `train: `.
+        what: prefix that identifies the texts, such as `train: `.
         """
         found = []
         for part, of in ((self.examples, ""), (self.decoder, "targets: ")):
@@ -51,7 +53,9 @@ class Encoded:
 
     @classmethod
     def of(cls, examples: Examples, golds: Any = None) -> "Encoded":
-        """One sequence a row; where golds are an array they are also the targets of the loss."""
+        """Return examples with one sequence for each row; an array of golds is also the targets of
+        the loss.
+        """
         if isinstance(golds, np.ndarray):
             examples = examples.with_targets(golds)
         return cls(examples, len(examples), golds)
@@ -61,13 +65,13 @@ class Encoded:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(n,) tokens of each sequence, those that a decoder reads for it with them."""
+        """(n,) number of tokens of each sequence, including its decoder inputs."""
         if self.decoder is None:
             return self.examples.lengths
         return self.examples.lengths + self.decoder.lengths
 
     def rows_with_tokens(self) -> NDArray[np.bool_]:
-        """(n_rows,) whether there is anything to read in a row."""
+        """Return whether each row has any tokens, (n_rows,)."""
         filled: NDArray[np.bool_] = self.examples.lengths > 0
         if self.row is None:
             return filled
@@ -76,15 +80,15 @@ class Encoded:
         return found
 
     def sequences_of(self, row: int) -> NDArray[np.int64]:
-        """The sequences that are of a row."""
+        """Return the sequences of a row."""
         if self.row is None:
             return np.asarray([row], np.int64)
         return np.flatnonzero(self.row == row)
 
 
 def in_order(n: int, parts: Sequence[tuple[NDArray[np.int64], Any]]) -> Any:
-    """What was made of the sequences of batches, (rows, values) each, in the order of the n
-    sequences: an array where the values are arrays of one shape, a list where they are lists.
+    """Return the results of batches, (rows, values) each, in the order of the n sequences: an array
+    if the values are arrays of equal shape, a list if they are lists.
     """
     if parts and isinstance(parts[0][1], np.ndarray):
         first = parts[0][1]

@@ -1,5 +1,5 @@
-"""What arrives: a source of batches and where training stands.
-What leaves: one step's batches after another, from there on.
+"""Data loading: takes a source of batches and the position of training; yields the batches of one
+step after another from there on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,26 +20,24 @@ from langue.runtime import rank, world_size
 from langue.settings.sections import TrainSettings
 
 T = TypeVar("T")
-# a batch before it is made: one row for each of its sequences, or for some of them together
+# a planned batch: one row for each of its sequences, or for groups of them
 Rows = NDArray[np.int64]
 
 
 class BatchSource(Protocol):
-    """Where batches come from. Both methods are functions of their arguments alone, so that any
-    epoch can be resumed.
+    """A source of batches; both methods depend on their arguments only, so that any epoch can be
+    resumed.
     """
 
     def plan(self, epoch: int) -> Sequence[Rows]:
-        """The batches of one epoch over the data, in their order; each may be made when it is asked
-        for.
-        """
+        """Return the batches of one epoch in order; they may be computed lazily."""
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
-        """One of them, made; `rows` may be a part of what `plan` said."""
+        """Build a batch; `rows` may be a part of what `plan` returned."""
 
 
 class Split:
-    """Encoded examples as a source: every example once an epoch, similar lengths together."""
+    """Encoded examples as a source: every example once per epoch, in batches of similar lengths."""
 
     def __init__(self, examples: Examples, settings: TrainSettings) -> None:
         self.examples = examples
@@ -56,7 +54,7 @@ class Split:
 
 
 class PairSplit:
-    """Sources and targets of an encoder-decoder as a source of batches: as `Split`, by the tokens
+    """Sources and targets of an encoder-decoder as a source of batches: like `Split`, by the tokens
     of both.
     """
 
@@ -77,11 +75,11 @@ class PairSplit:
 
 
 class RowGroups:
-    """Rows of several sequences as a source: every row once an epoch, and all sequences of a row in
-    one batch.
+    """Rows with several sequences as a source: every row once per epoch, with all its sequences in
+    the same batch.
 
-    train.batch_examples counts rows, and a row is as long as its sequences together. by_length:
-    similar rows meet in a batch; False: which ones meet is chance alone.
+    train.batch_examples counts rows, and the length of a row is that of all its sequences.
+    by_length: batches contain rows of similar length; False: they are purely random.
     """
 
     def __init__(self, encoded: Encoded, settings: TrainSettings, by_length: bool = True) -> None:
@@ -89,7 +87,8 @@ class RowGroups:
         self.settings = settings
         self.by_length = by_length
         row = np.arange(encoded.n_rows) if encoded.row is None else encoded.row
-        self.bounds = np.searchsorted(row, np.arange(encoded.n_rows + 1))  # of each row's sequences
+        # start of each row's sequences
+        self.bounds = np.searchsorted(row, np.arange(encoded.n_rows + 1))
         self.lengths = np.diff(self.examples.starts[self.bounds])  # (n_rows,) tokens
 
     def plan(self, epoch: int) -> list[Rows]:
@@ -109,17 +108,17 @@ class RowGroups:
 
 
 class Loader:
-    """Steps of `accumulate` batches, epoch after epoch. A position is (epoch, step within it).
+    """Steps of `accumulate` batches, epoch after epoch; a position is (epoch, step within it).
 
-    Where several processes train together each takes every so many-th sequence of every batch, so
-    that a step is the same step whatever their number.
+    With several processes, each takes every n-th sequence of every batch, so that a step is the
+    same whatever their number.
     """
 
     def __init__(
         self, source: BatchSource, accumulate: int = 1, share: tuple[int, int] | None = None
     ) -> None:
-        """share: which of how many parts of a batch is this process's; None: each process has
-        one.
+        """share: index of this process's part of a batch, and the number of parts; None: one part
+        for each process.
         """
         self.source = source
         self.accumulate = accumulate
@@ -128,7 +127,7 @@ class Loader:
 
     def batches(self, epoch: int) -> Sequence[Rows]:
         if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = None  # one epoch is planned at a time
+            self._epoch = None  # only one epoch's plan is in memory
             batches = self.source.plan(epoch)
             if not any(len(rows) >= self.share[1] for rows in batches):
                 most = max(map(len, batches), default=0)
@@ -141,15 +140,15 @@ class Loader:
         return self._epoch[1]
 
     def steps(self, epoch: int) -> list[range]:
-        """The batches of each step, by their numbers."""
+        """Return the batch numbers of each step."""
         batches = range(len(self.batches(epoch)))
         return [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
 
     def total(self, epochs: float, most: int = 0) -> int:
-        """Optimiser steps of `epochs` epochs, the last of which may be a part of one; at most
-        `most` unless it is 0.
+        """Return the number of optimizer steps in `epochs` epochs, of which the last may be
+        partial; at most `most`, unless that is 0.
         """
-        if 0 < most <= epochs:  # every epoch has a step
+        if 0 < most <= epochs:  # an epoch has at least one step
             return most
         steps = 0
         epoch = 0
@@ -164,8 +163,8 @@ class Loader:
     def iterate(
         self, step: int, total: int, device: torch.device
     ) -> Iterator[tuple[float, list[Batch | Pairs]]]:
-        """From global step `step` (0 is the first) to the last of `total`: (epoch reached after it,
-        its batches). What is for an accelerator is made while it works at the step before.
+        """Yield (epoch reached, batches) from global step `step` (0 is the first) to the last of
+        `total`; for an accelerator, batches are built while it works on the previous step.
         """
         steps = islice(self._iterate(step, device), total - step)
         return steps if device.type == "cpu" else prefetch(steps)
@@ -181,16 +180,16 @@ class Loader:
             steps = self.steps(epoch)
             batches = self.batches(epoch)
             for index in range(step, len(steps)):
-                made = [self._made(batches[number], epoch, device) for number in steps[index]]
+                made = [self._own_part(batches[number], epoch, device) for number in steps[index]]
                 yield epoch + (index + 1) / len(steps), made
             del batches  # before the next epoch is planned
             epoch = epoch + 1
             step = 0
 
-    def _made(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
-        """This process's part of a batch; where a short one leaves it nothing (the last of an
-        epoch, the first of a ramp), a sequence that another has already, and that does not count:
-        all must go forward and back together.
+    def _own_part(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
+        """Build this process's part of a batch. If a short batch leaves it nothing (the last of an
+        epoch, the first of a ramp), it gets a sequence that another process has, which does not
+        count: all processes must run forward and backward together.
         """
         number, of = self.share
         own = rows[number::of]
@@ -199,7 +198,7 @@ class Loader:
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The items, each made by another thread while the one before is in use."""
+    """Yield the items, each computed by another thread while the previous one is in use."""
     with ThreadPoolExecutor(1, "langue-prefetch") as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:

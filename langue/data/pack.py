@@ -1,8 +1,8 @@
-"""What arrives: the lengths of a split's examples. What leaves: batches of row numbers, filled to a
+"""Batching: takes the lengths of a split's examples; returns batches of row numbers, filled to a
 token budget.
 
-The order is a function of (seed, epoch) alone: a resumed run, or a run on another machine, sees the
-same batches.
+The order is a function of (seed, epoch) alone, so that a resumed run, or one on another machine,
+sees the same batches.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from langue.errors import SettingsError
 from langue.settings.sections import SHORTEST
 
-BUCKET = 64  # batches that are shuffled together before being sorted by length
+BUCKET = 64  # number of batches that are shuffled together and then sorted by length
 
 
 def shuffled_batches(
@@ -22,11 +22,12 @@ def shuffled_batches(
     epoch: int,
     by_length: bool = True,
 ) -> list[NDArray[np.int64]]:
-    """Random batches of rows; each at most `budget` tokens and `most` examples (0: no limit).
+    """Return random batches of rows, each of at most `budget` tokens and `most` examples (0: no
+    limit).
 
-    Examples are shuffled, each stretch of about `BUCKET` batches is sorted by length so that equal
-    lengths meet in one batch, and the batches are shuffled again. by_length=False: which examples
-    meet does not depend on their lengths, for losses that compare those of a batch.
+    Examples are shuffled, each stretch of about `BUCKET` batches is sorted by length so that
+    batches contain equal lengths, and the batches are shuffled again. by_length=False: batches do
+    not depend on lengths, for losses that compare the examples of a batch.
     """
     check_budget(lengths, budget)
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
@@ -34,12 +35,12 @@ def shuffled_batches(
     if not by_length:
         return fill(order, lengths, budget, most)
     mean = float(lengths.mean()) if len(lengths) else 1.0
-    size = max(1, int(budget / max(1.0, mean)))  # examples of a batch, about
+    size = max(1, int(budget / max(1.0, mean)))  # approximate number of examples in a batch
     if most:
         size = min(size, most)
     stretch = BUCKET * size
     batches: list[NDArray[np.int64]] = []
-    rest = order[:0]  # what did not fill a batch goes on to the next stretch
+    rest = order[:0]  # an incomplete batch moves to the next stretch
     for begin in range(0, len(order), stretch):
         rows = np.concatenate([rest, order[begin : begin + stretch]])
         in_order = rows[np.argsort(lengths[rows], kind="stable")]
@@ -53,30 +54,31 @@ def shuffled_batches(
 def exact_bounds(
     lengths: NDArray[np.int64], budgets: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut chunks of these lengths, in this order, into batches of exactly `budgets` tokens, the
+    """Split chunks of these lengths, in this order, into batches of exactly `budgets` tokens, the
     last one shorter.
 
-    Returns the chunk that each batch begins with, one beyond the chunks after the last batch, and
-    how many of that chunk's tokens are in the batch before, a boundary falling into it. budgets:
-    that of each batch; the last one holds for all that follow.
+    Returns the first chunk of each batch, with one past the last chunk at the end, and how many
+    tokens of that chunk belong to the previous batch, because a boundary falls into it. budgets:
+    that of each batch; the last one applies to all further batches.
     """
     ends = lengths.astype(np.int64)
-    np.cumsum(ends, out=ends)  # in its place: there may be many millions
+    np.cumsum(ends, out=ends)  # in place, because there may be many millions
     total = int(ends[-1]) if len(ends) else 0
     last_budget = int(budgets[-1])
     uncovered = total - int(budgets.sum())
-    more = max(0, -(-uncovered // last_budget))  # batches of the last size, rounded up
+    more = max(0, -(-uncovered // last_budget))  # batches with the last budget, rounded up
     sizes = np.concatenate([budgets, np.full(more, last_budget)])
     bounds = np.concatenate([[0], np.cumsum(sizes)])
     bounds = np.concatenate([bounds[bounds < total], [total]])
     first = np.searchsorted(ends, bounds, side="right")
-    begins = np.where(first > 0, ends[first - 1], 0)  # of the chunk that a boundary falls into
+    # start of the chunk that a boundary falls into
+    begins = np.where(first > 0, ends[first - 1], 0)
     return first, bounds - begins
 
 
 def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
-    """All rows, longest first (so that memory runs out at once or never), for evaluation and
-    prediction.
+    """Return batches of all rows for evaluation and prediction, longest first, so that memory runs
+    out at once or never.
     """
     check_budget(lengths, budget)
     return fill(np.argsort(-lengths, kind="stable"), lengths, budget, 0)
@@ -85,7 +87,9 @@ def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.i
 def fill(
     rows: NDArray[np.int64], lengths: NDArray[np.int64], budget: int, most: int
 ) -> list[NDArray[np.int64]]:
-    """Cut rows, in the order given, into batches of at most `budget` tokens and `most` examples."""
+    """Split rows, in the given order, into batches of at most `budget` tokens and `most`
+    examples.
+    """
     batches: list[NDArray[np.int64]] = []
     begin = tokens = 0
     for end, length in enumerate(lengths[rows].tolist()):

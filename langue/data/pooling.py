@@ -1,8 +1,8 @@
-"""What arrives: the hidden states of a batch's tokens (T, D). What leaves: one vector a text (N,
+"""Pooling: takes the hidden states of a batch's tokens (T, D); returns one vector for each text (N,
 D).
 
-The modes are those of sentence-transformers' `Pooling`. `skip` leaves out that many tokens at each
-text's front, such as a prompt.
+The modes are those of `Pooling` in sentence-transformers. `skip` excludes this many tokens at the
+start of each text, such as a prompt.
 """
 
 import math
@@ -24,15 +24,13 @@ def _mean_sqrt_len(states: Tensor, skip: int) -> Tensor:
 
 
 def _weighted_mean(states: Tensor, skip: int) -> Tensor:
-    """Each token weighs as much as its place in the text, from 1 on (Muennighoff 2022,
-    arXiv:2202.08904).
-    """
+    """Return the mean weighted by position, counted from 1 (Muennighoff 2022, arXiv:2202.08904)."""
     weights = torch.arange(skip + 1, states.shape[1] + 1, dtype=states.dtype, device=states.device)
     weighted = states[:, skip:] * weights[:, None]
     return weighted.sum(1) / weights.sum()
 
 
-# (n, t, D) of texts of one length -> (n, D)
+# (n, t, D) of texts of equal length -> (n, D)
 MODES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean": lambda states, skip: states[:, skip:].mean(1),
     "first": lambda states, skip: states[:, skip],
@@ -44,15 +42,17 @@ MODES: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def reads(modes: tuple[str, ...], batch: Batch, skip: int = 0) -> Tensor | None:
-    """Where the one token of each text stands that is read, (N,); None: more than one is."""
+    """Return the index (N,) of the single token of each text that the modes use; None if they use
+    more.
+    """
     if modes == ("first",):
         return first_tokens(batch) + skip
     return last_tokens(batch) if modes == ("last",) else None
 
 
 def pool(hidden: Tensor, batch: Batch, modes: tuple[str, ...], skip: int = 0) -> Tensor:
-    """hidden: (T, D), or (N, D) where `reads` says which token -> (N, len(modes) * D), side by
-    side.
+    """Pool hidden states (T, D), or (N, D) if `reads` selects one token, to (N, len(modes) * D),
+    the modes concatenated.
     """
     if reads(modes, batch, skip) is not None:
         return hidden
@@ -67,8 +67,8 @@ def pool(hidden: Tensor, batch: Batch, modes: tuple[str, ...], skip: int = 0) ->
 
 
 class VectorHead(Head):
-    """The pooled hidden states, of length 1 where that is wished: (T, D), or (N, D) where one token
-    of each text is read, -> (N, D).
+    """Pooled hidden states, normalized on request: (T, D), or (N, D) if one token of each text is
+    used, -> (N, D).
     """
 
     of_labels: ClassVar[tuple[str, ...]] = ()

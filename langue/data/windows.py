@@ -1,8 +1,8 @@
-"""What arrives: texts that may be longer than a model's sequence. What leaves: overlapping windows
-of each text's tokens, and the characters that each token stands for.
+"""Windows of long texts: takes texts that may exceed a model's length; returns overlapping windows
+of each text's tokens, with the characters of each token.
 
-Nothing is cut: a text that does not fit is read in several windows, each with the special tokens
-around it. Of a pair the first text (a question) stands in every window, and the second is divided.
+Nothing is cut off: a text that does not fit is split into several windows, each with special
+tokens. Of a pair, every window contains the first text (a question), and the second is split.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +18,10 @@ from langue.errors import DataError
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import unknown_in
 
-CHUNK = 1024  # texts encoded at once, and their characters: bounds the encodings held in memory
+# texts encoded at a time, and the limit of their characters, which bound the memory for encodings
+CHUNK = 1024
 CHARACTERS = 4_000_000
-LEAST_ROOM = 8  # tokens of the divided text that a window must have room for
+LEAST_ROOM = 8  # minimum number of tokens of the split text in a window
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,17 @@ class Windows:
     """Sequences that are parts of texts, in the order of the texts."""
 
     examples: Examples
-    row: NDArray[np.int64]  # (n,) which text each window is of
-    # (n,) which token of the divided text is the first that the window shows
+    row: NDArray[np.int64]  # (n,) text of each window
+    # (n,) first token of the split text in the window
     first: NDArray[np.int64]
-    begin: NDArray[np.int64]  # (n,) where that stands in the window
-    size: NDArray[np.int64]  # (n,) how many of them the window shows
-    # (S, 2) first character and one past the last of each token; -1, -1 where it stands for none of
-    # the divided text: special tokens, and the first text of a pair
+    begin: NDArray[np.int64]  # (n,) position of that token in the window
+    size: NDArray[np.int64]  # (n,) number of tokens of the split text in the window
+    # (S, 2) first character and one past the last of each token; -1, -1 for tokens that are not of
+    # the split text: special tokens, and the first text of a pair
     offsets: NDArray[np.int32]
-    # (S,) tokens between each and the nearer end of its window that is no end of the text
+    # (S,) distance of each token to the nearer end of its window, not counting ends of the text
     margin: NDArray[np.int32]
-    cut: NDArray[np.int64]  # (rows,) tokens that were left out of the first text of a pair
+    cut: NDArray[np.int64]  # (rows,) tokens truncated from the first text of a pair
 
 
 def encode_windows(
@@ -50,10 +51,10 @@ def encode_windows(
     stride: int,
     segments: bool = False,
 ) -> Windows:
-    """Encode texts, alone or each behind a first text, as windows of at most `max_length` tokens.
+    """Encode texts, alone or each after a first text, as windows of at most `max_length` tokens.
 
-    stride: tokens that a window shares with the next one, at most half of what it has room for.
-    A first text that leaves no room loses its end, which is counted.
+    stride: tokens that consecutive windows share, at most half of the available length. A first
+    text that is too long is truncated at its end, which is counted.
     """
     parts: list[_Window] = []
     cut = np.zeros(len(texts), np.int64)
@@ -112,7 +113,9 @@ def _encodings(
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """The texts that are encoded at once: at most CHUNK of CHARACTERS together, or one alone."""
+    """Yield the ranges of texts to encode at a time: at most CHUNK texts with CHARACTERS in total,
+    or a single one.
+    """
     begin = 0
     held = 0
     for row, text in enumerate(texts):
@@ -128,13 +131,13 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 def _windows(
     encoding: tokenizers.Encoding, row: int, paired: bool, max_length: int, stride: int
 ) -> tuple[list[_Window], int]:
-    """The windows of one text, and how many tokens the text before it lost."""
+    """Return the windows of one text, and how many tokens its first text lost."""
     ids = np.asarray(encoding.ids, np.int32)
     types = np.asarray(encoding.type_ids, np.uint8)
     offsets = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)  # (t, 2)
-    # (t,) 0: of the first text, 1: of the second, -1: of none
+    # (t,) 0: of the first text, 1: of the second, -1: of neither
     sequence = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
-    # Some tokenizers give special tokens a sequence; the mask is the surer witness.
+    # Some tokenizers assign special tokens to a sequence, so the mask is more reliable.
     special = np.asarray(encoding.special_tokens_mask, bool)
     sequence[special] = -1
     body = np.flatnonzero(sequence == int(paired))
@@ -151,7 +154,7 @@ def _windows(
     found = []
     for first in _begins(len(body), room, step):
         own = body[first : first + room]
-        places = np.concatenate([before, own, after])  # (t,) of this window
+        places = np.concatenate([before, own, after])  # (t,) the window's tokens
         of_text = slice(len(before), len(before) + len(own))
         inside = np.full((len(places), 2), -1, np.int32)
         inside[of_text] = offsets[own]
@@ -163,7 +166,9 @@ def _windows(
 
 
 def _begins(size: int, room: int, step: int) -> list[int]:
-    """Where the windows of so many tokens begin; the last one reaches back, to be full."""
+    """Return the starts of the windows of `size` tokens; the last window starts earlier, so that it
+    is full.
+    """
     if size <= room:
         return [0]
     begins = list(range(0, size - room, step))
@@ -171,7 +176,9 @@ def _begins(size: int, room: int, step: int) -> list[int]:
 
 
 def _margins(first: int, size: int, whole: int) -> NDArray[np.int32]:
-    """How far each token of a window is from where the window breaks the text off."""
+    """Return the distance of each token to the nearer position at which its window cuts the
+    text.
+    """
     places = np.arange(size)
     far = np.full(size, whole)
     left = places if first > 0 else far
@@ -182,7 +189,9 @@ def _margins(first: int, size: int, whole: int) -> NDArray[np.int32]:
 def _shortened(
     fixed: NDArray[np.int64], sequence: NDArray[np.int64], max_length: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Without as many of the last tokens of the first text as leave a window half its room."""
+    """Remove the last tokens of the first text, so that half of the available length is left for
+    the other.
+    """
     question = fixed[sequence[fixed] == 0]
     special = len(fixed) - len(question)
     kept = max(0, (max_length - special) // 2)
@@ -198,7 +207,7 @@ def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
 
 
 def offsets_of_texts(windows: Windows, n_texts: int) -> list[NDArray[np.int32]]:
-    """Of each text that was divided, the characters (G, 2) of all its tokens."""
+    """Return, for each text that was split, the character offsets (G, 2) of all its tokens."""
     starts = windows.examples.starts
     sizes = np.zeros(n_texts, np.int64)
     np.maximum.at(sizes, windows.row, windows.first + windows.size)
@@ -214,9 +223,9 @@ def offsets_of_texts(windows: Windows, n_texts: int) -> list[NDArray[np.int32]]:
 def places_of_words(
     windows: Windows, spans: Sequence[Sequence[tuple[int, int]]]
 ) -> list[NDArray[np.int64]]:
-    """Of each row, where the token in which each word begins stands among all tokens; -1: nowhere.
+    """Return, for each row, the index of the first token of each word among all tokens; -1: none.
 
-    A word that stands in several windows is taken from the one that shows most around it.
+    If several windows contain a word, the one with the most context around it counts.
     """
     begins = windows.examples.starts
     first_window = np.searchsorted(windows.row, np.arange(len(spans) + 1))
@@ -224,14 +233,14 @@ def places_of_words(
     for row, words in enumerate(spans):
         starts = np.array([begin for begin, _ in words], np.int64)  # (W,) characters
         places = np.full(len(words), -1, np.int64)
-        shown = np.full(len(words), -1, np.int64)  # the margin that each place has
+        shown = np.full(len(words), -1, np.int64)  # the margin of each chosen token
         for window in range(first_window[row], first_window[row + 1]):
             part = slice(int(begins[window]), int(begins[window + 1]))
             inside = np.flatnonzero(windows.offsets[part, 0] >= 0)  # (t,) tokens of the text
             offsets = windows.offsets[part][inside]  # (t, 2)
             margins = windows.margin[part][inside]  # (t,)
-            # The token that covers a word's first character: some tokenizers count the blank
-            # before a word to it, so that the end of a token decides.
+            # The token that covers a word's first character. Some tokenizers include the blank
+            # before a word in its offsets, so the ends of the tokens decide.
             token = np.searchsorted(offsets[:, 1], starts, side="right")  # (W,)
             there = token < len(inside)
             there[there] = offsets[token[there], 0] <= starts[there]

@@ -1,10 +1,11 @@
-"""What arrives: the log-probabilities of the next tokens of several beginnings of one answer. What
-leaves: the likeliest whole answers that a search over so many at a time finds.
+"""Beam search: takes the next-token log-probabilities of all running beams of a request; returns
+its best complete hypotheses.
 
-Of all ways to go on from the running beams the likeliest are kept; one that ends is complete, and
-its score is its log-probability divided by its length to the power `length_penalty` (Wu et al.
-2016, arXiv:1609.08144, section 7, with a plain power). Which candidates may end, and when the
-search stops, is as in `transformers`, whose answers these equal.
+At each step the highest-scoring continuations of all beams are kept. One that ends becomes a
+complete hypothesis, whose score is its log-probability divided by its length to the power
+`length_penalty` (Wu et al. 2016, arXiv:1609.08144, section 7, with a plain power). The rules on
+which candidates may end and when the search stops are those of `transformers`, and the results are
+equal.
 """
 
 import math
@@ -27,7 +28,7 @@ from langue.generation.text import TextStream
 
 @dataclass
 class Beam:
-    """One beginning of the answer."""
+    """An unfinished hypothesis."""
 
     row: Row
     chooser: Chooser
@@ -38,7 +39,7 @@ class Beam:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A complete answer."""
+    """A complete hypothesis."""
 
     tokens: list[int]  # without the end token
     score: float
@@ -51,12 +52,12 @@ class BeamJob(Job):
     def begin(self) -> None:
         assert self.request.beams is not None
         _check(self.request)
-        self.beams_asked: Beams = self.request.beams
-        self.width = self.beams_asked.width
+        self.search_settings: Beams = self.request.beams
+        self.width = self.search_settings.width
         row = Row(self.context, self.most_tokens)
         first = Beam(row, self.chooser, self.constraint, [], 0.0)
         self.beams = [first]
-        self.complete: list[Hypothesis] = []  # at most `width`, the best first
+        self.complete: list[Hypothesis] = []  # at most `width`, best first
 
     @property
     def rows(self) -> list[Row]:  # type: ignore[override]
@@ -68,21 +69,21 @@ class BeamJob(Job):
         chosen: list[tuple[int, int, float]] = []
         ended: list[tuple[int, Hypothesis]] = []
         for place, (parent, token, score) in enumerate(best):
-            hypothesis = self._ended(parent, token, score, length)
+            hypothesis = self._hypothesis(parent, token, score, length)
             if hypothesis is not None:
                 ended.append((place, hypothesis))
             elif len(chosen) < self.width:
                 chosen.append((parent, token, score))
-        # the rest are there so that enough go on where the best all end
+        # candidates beyond `width` only ensure that enough beams continue if the best ones all end
         new = [hypothesis for place, hypothesis in ended if place < self.width]
-        self._complete(new, length)
+        self._keep_complete(new, length)
         if not chosen or self._is_over(chosen[0][2], length):
             return self._answer()
-        self._go_on(pool, chosen)
+        self._continue_with(pool, chosen)
         return Delta(self.id)
 
     def _candidates(self, logits: Sequence[Tensor]) -> list[tuple[int, int, float]]:
-        """The likeliest ways to go on, (beam, token, score), the best first."""
+        """Return the highest-scoring continuations, (beam, token, score), best first."""
         totals = []
         for beam, row in zip(self.beams, logits, strict=True):
             if not torch.isfinite(row).all():
@@ -104,8 +105,8 @@ class BeamJob(Job):
             if score > -math.inf
         ]
 
-    def _ended(self, parent: int, token: int, score: float, length: int) -> Hypothesis | None:
-        """The answer that this token completes, if it does."""
+    def _hypothesis(self, parent: int, token: int, score: float, length: int) -> Hypothesis | None:
+        """Return the hypothesis that this token completes, or None."""
         beam = self.beams[parent]
         if token in self.request.config.end:
             return Hypothesis(beam.tokens, score, "stop")
@@ -119,20 +120,23 @@ class BeamJob(Job):
                 return Hypothesis(tokens, score, "stop")
         return Hypothesis(tokens, score, "length") if length == self.limit else None
 
-    def _complete(self, new: Sequence[Hypothesis], length: int) -> None:
-        """Keep the best complete answers, of those before and these of so many tokens."""
-        penalty = length**self.beams_asked.length_penalty
+    def _keep_complete(self, new: Sequence[Hypothesis], length: int) -> None:
+        """Keep the best complete hypotheses, out of the previous ones and the new ones of this
+        length.
+        """
+        penalty = length**self.search_settings.length_penalty
         scored = [Hypothesis(each.tokens, each.score / penalty, each.finish_reason) for each in new]
         together = sorted([*self.complete, *scored], key=lambda each: -each.score)
         self.complete = together[: self.width]
 
     def _is_over(self, best: float, length: int) -> bool:
-        """Whether no running beam can be expected to replace a complete one; best: the score of the
-        best that runs.
+        """Return whether no running beam can be expected to replace a complete hypothesis.
+
+        best: the score of the best running beam.
         """
         if len(self.complete) < self.width:
             return False
-        asked = self.beams_asked
+        asked = self.search_settings
         if asked.early_stopping is True:
             return True
         longest = asked.early_stopping == "never" and asked.length_penalty > 0
@@ -140,16 +144,18 @@ class BeamJob(Job):
         expected: float = best / hoped**asked.length_penalty
         return expected <= self.complete[-1].score
 
-    def _go_on(self, pool: PagePool, chosen: Sequence[tuple[int, int, float]]) -> None:
-        """The chosen ways are the beams now: those that nobody goes on from end, and where several
-        go on from one, all but the last go on from a copy.
+    def _continue_with(self, pool: PagePool, chosen: Sequence[tuple[int, int, float]]) -> None:
+        """Replace the beams by the chosen continuations.
+
+        Beams without a continuation end; if a beam has several, all but the last one continue from
+        a copy of its row.
         """
         children = Counter(parent for parent, _, _ in chosen)
         alive = [beam.row for index, beam in enumerate(self.beams) if children[index]]
         for index, beam in enumerate(self.beams):
             if not children[index]:
                 beam.row.release(pool)
-        self.promise_again(pool, alive)
+        self.reserve_again(pool, alive)
         beams = []
         for parent, token, score in chosen:
             children[parent] -= 1
@@ -157,7 +163,7 @@ class BeamJob(Job):
         self.beams = beams
 
     def _child(self, pool: PagePool, beam: Beam, token: int, score: float, is_last: bool) -> Beam:
-        """A beam and one token more; the last child has its parent's row."""
+        """Return a beam extended by one token; the last child takes over its parent's row."""
         row = beam.row
         if not is_last:
             row, taken = beam.row.fork(pool)
@@ -170,11 +176,11 @@ class BeamJob(Job):
         chooser = beam.chooser.fork(0)
         chooser.accept(token)
         row.tokens = [*self.context, *beam.tokens, token]
-        row.asked_from = len(row.tokens) - 1
+        row.logits_from = len(row.tokens) - 1
         return Beam(row, chooser, constraint, [*beam.tokens, token], score)
 
     def _stream(self, tokens: Sequence[int]) -> TextStream:
-        """The text of these tokens, up to a stop string."""
+        """Decode these tokens, up to a stop string."""
         assert self.tokenizer is not None
         stream = TextStream(self.tokenizer, self.given, self.request.stop)
         for token in tokens:
@@ -182,16 +188,16 @@ class BeamJob(Job):
         return stream
 
     def _answer(self) -> Delta:
-        """The best first; all of them are kept beside it."""
+        """Finish the request with its best hypothesis; `n_best` keeps all of them."""
         wants_text = self.tokenizer is not None and (self.request.as_text or self.request.stop)
         found = []
-        for each in self.complete[: self.beams_asked.n]:
+        for each in self.complete[: self.search_settings.n]:
             text = ""
             if wants_text:
                 stream = self._stream(each.tokens)
                 stream.finish()
                 text = stream.text
-            full = each.finish_reason == "length" and self.at_positions
+            full = each.finish_reason == "length" and self.is_cut_by_positions
             found.append(
                 Completion(
                     each.tokens,
@@ -215,7 +221,7 @@ class BeamJob(Job):
 
 
 def _check(request: Request) -> None:
-    """ModelError for what does not go with beams."""
+    """Raise ModelError for sampling settings that beam search does not support."""
     sampling = request.sampling
     if sampling.temperature > 0:
         what = f"beams choose the likeliest texts, and temperature = {sampling.temperature} draws"

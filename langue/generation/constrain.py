@@ -1,10 +1,11 @@
-"""What arrives: a JSON Schema, a regular expression, a list of choices or a grammar, and tokens one
-at a time. What leaves: which tokens may come next, so that the text is valid when it ends.
+"""Constrained decoding: takes a JSON Schema, a regular expression, a list of choices or a grammar,
+and the tokens of a text one by one; returns which tokens may come next, so that the finished text
+is valid.
 
-llguidance does it: derivatives of regular expressions and an Earley parser over a trie of the
-vocabulary. What its tokens are in bytes is found by our own tokenizer, for every kind of decoder,
-since only some kinds are known to the library. Nothing is forced: every token that can go on to a
-valid text is allowed, and the model chooses.
+The work is done by llguidance: derivatives of regular expressions, and an Earley parser over a trie
+of the vocabulary. The bytes of each token come from langue's own tokenizer, since the library only
+knows some kinds of decoders. No tokens are forced: every token that can lead to a valid text is
+allowed, and the model chooses.
 """
 
 import json
@@ -26,22 +27,22 @@ from langue.generation.grammar_worker import MEMORY, pack
 from langue.text.tokenizers.decoding import decoding_of, token_bytes
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-BUDGET = 2.0  # seconds in which a grammar compiles and gives its first mask, or is refused
-KEPT = 32  # compiled grammars that are kept
-MOST_BYTES = 4_000_000  # of a schema, an expression, choices or a grammar
+BUDGET = 2.0  # seconds for a grammar to compile and compute its first mask
+KEPT = 32  # compiled grammars in the cache
+MOST_BYTES = 4_000_000  # largest schema, expression, list of choices or grammar
 
 
 class Grammars:
-    """Compiles constraints for one tokenizer, and keeps those that it compiled.
+    """Compiler of constraints for one tokenizer, with a cache.
 
-    Each is tried first in a process of its own, which is killed after BUDGET seconds or where it
-    takes too much memory. The process starts with the first constraint and stays.
+    Each constraint is first compiled in a separate process, which is killed after BUDGET seconds or
+    if it takes too much memory. The process starts with the first constraint and is reused.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int, end: frozenset[int]) -> None:
-        """vocabulary: tokens that the model has logits for; end: those that end a text.
+        """vocabulary: number of the model's logits. end: the end-of-text tokens.
 
-        ModelError where llguidance is not installed.
+        Raises ModelError if llguidance is not installed.
         """
         try:
             import llguidance  # noqa: F401
@@ -67,12 +68,13 @@ class Grammars:
         grammar: str | None = None,
         context: Sequence[int] | None = None,
     ) -> "Constraint":
-        """A constraint on the text that follows a context: exactly one of the four.
+        """Return a constraint on the text after a context, from exactly one of the four forms.
 
-        json_schema: an object, or its JSON. regex: what the whole text matches; \\d, \\w and \\s
-        mean ASCII characters, as in JSON Schema. choices: the texts that are allowed. grammar: in
-        llguidance's dialect of Lark. context: a decoder's prompt as for `TextStream`; None where
-        the text is decoded alone. ModelError where it cannot be followed, or takes too long.
+        json_schema: an object, or its JSON. regex: matches the whole text; \\d, \\w and \\s mean
+        ASCII characters, as in JSON Schema. choices: the allowed texts. grammar: in llguidance's
+        dialect of Lark. context: a decoder's prompt, as in `TextStream`; None if the text is
+        decoded on its own. Raises ModelError if the constraint is invalid, unsupported, or takes
+        too long.
         """
         given = dict(zip(FORMS, (json_schema, regex, choices, grammar), strict=True))
         named = [name for name, value in given.items() if value is not None]
@@ -91,7 +93,7 @@ class Grammars:
         return Constraint(matcher, vocabulary, self._end)
 
     def close(self) -> None:
-        """End the process that tries grammars; the next constraint starts another."""
+        """Stop the trial process; the next constraint starts a new one."""
         with self._lock:
             if self._trials is not None:
                 self._trials.child.close()
@@ -105,7 +107,7 @@ class Grammars:
     def _matcher(self, form: str, request: bytes, vocabulary: "_Vocabulary") -> Any:
         key = (vocabulary.is_first, request)
         if key not in self._compiled:
-            if self._trials is None:  # with all forms of tokens, which take longest
+            if self._trials is None:  # with all byte forms of the tokens, which take the longest
                 self._trials = _Trials(self._vocabulary(is_first=True).tokens)
             lark = self._trials.run(form, request)
             self._compiled[key] = compile_grammar(vocabulary.library, form, lark)
@@ -116,7 +118,7 @@ class Grammars:
 
 
 class Constraint:
-    """Where one text stands in its grammar."""
+    """The state of one text in its grammar."""
 
     def __init__(self, matcher: Any, vocabulary: "_Vocabulary", end: frozenset[int]) -> None:
         self._matcher = matcher
@@ -127,13 +129,14 @@ class Constraint:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the text is complete, and nothing but an end token may follow."""
+        """Whether the text is complete, so that only an end token may follow."""
         return self._has_ended or bool(self._matcher.is_stopped())
 
     def allowed(self) -> Tensor:
-        """(V,) bool: the tokens that may come next; end tokens exactly where the text may end.
+        """Return the mask (V,) of the tokens that may come next; it has the end tokens exactly if
+        the text may end here.
 
-        ModelError where there is none: the grammar became too complex on the way, or asks for
+        Raises ModelError if no token is allowed, because the grammar became too complex or asks for
         characters that the tokenizer does not have.
         """
         size = self._vocabulary.size
@@ -161,7 +164,7 @@ class Constraint:
         return allowed
 
     def accept(self, token: int) -> None:
-        """Go on with a token. ModelError where it is not allowed here."""
+        """Advance by a token; raise ModelError if it is not allowed here."""
         if token in self._end:
             if not self.is_finished and not self._matcher.is_accepting():
                 raise ModelError(f"token {token} ends the text where its constraint does not")
@@ -177,7 +180,7 @@ class Constraint:
         self._state = "after_word" if ends_word else "later"
 
     def fork(self) -> "Constraint":
-        """A second one that stands at the same place and goes its own way."""
+        """Return an independent copy in the same state."""
         other = Constraint(self._matcher.deep_copy(), self._vocabulary, self._end)
         other._state = self._state
         other._has_ended = self._has_ended
@@ -185,12 +188,13 @@ class Constraint:
 
 
 class _Vocabulary:
-    """The tokens as the library sees them: each once for every form that it has in a text.
+    """The vocabulary in the form that llguidance takes: every token once for each byte form that it
+    can have in a text.
 
-    places: by state, the library's number of each token that has another form there. asked: by
-    state, two arrays, tokens and the numbers whose bytes must be valid for them to be allowed. The
-    two differ where a token's space is written only once another follows: it is allowed where that
-    space is.
+    places: for each state, the library's index of each token that has another form there. asked:
+    for each state, two arrays, tokens and the indices whose bytes must be valid for them to be
+    allowed. The two differ if a token's space is only written once another token follows: such a
+    token is allowed where its bytes with the space are.
     """
 
     def __init__(
@@ -210,15 +214,15 @@ class _Vocabulary:
         self.places = {state: self._add(raw) for state, raw in forms.items()}
         asked = self.places
         if found.ends_word:
-            asked = {state: self._add(self._spaced(raw)) for state, raw in forms.items()}
+            asked = {state: self._add(self._with_space(raw)) for state, raw in forms.items()}
         self.asked = {state: _as_arrays(numbers) for state, numbers in asked.items()}
         self.library = vocabulary_of(self.tokens)
 
-    def _spaced(self, forms: Sequence[bytes]) -> list[bytes]:
+    def _with_space(self, forms: Sequence[bytes]) -> list[bytes]:
         return [raw + b" " if index in self.ends_word else raw for index, raw in enumerate(forms)]
 
     def _add(self, forms: Sequence[bytes]) -> dict[int, int]:
-        """Put the tokens behind the others that have another form than there."""
+        """Append the tokens whose bytes differ from the default form; return their new indices."""
         places = dict[int, int]()
         for index, raw in enumerate(forms):
             if index not in self._end and raw != self.tokens[index]:
@@ -232,15 +236,15 @@ def _as_arrays(numbers: dict[int, int]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 class _Trials:
-    """Compiles grammars on trial, in a process that is killed where one takes too long."""
+    """Compilation of untrusted grammars, in a process that is killed if one takes too long."""
 
     def __init__(self, tokens: Sequence[bytes], memory: int = MEMORY) -> None:
-        """memory: bytes that constraints may take, all that are tried together."""
+        """memory: limit in bytes for all constraints of the process together."""
         self.child = Child("langue.generation.grammar_worker", memory, pack(tokens))
 
     def run(self, form: str, request: bytes) -> str:
-        """The constraint as a grammar that compiles. ModelError where it does not, or takes too
-        much time or memory.
+        """Return the constraint as a grammar that compiles; raise ModelError if it does not, or
+        takes too much time or memory.
         """
         try:
             answer = self.child.ask(request, BUDGET)
@@ -262,7 +266,7 @@ class _Trials:
 
 
 def _as_json(form: str, value: Any) -> bytes:
-    """The constraint as a message. ModelError where it is no JSON, or longer than any in use."""
+    """Encode the constraint as a message; raise ModelError if it is not JSON, or too large."""
     try:
         request = json.dumps([form, value], allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:

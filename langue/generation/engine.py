@@ -1,13 +1,13 @@
-"""What arrives: requests, at any time. What leaves: what the model writes after each, a step at a
-time.
+"""The generation engine: takes requests at any time; generates the continuations of all of them,
+one step at a time.
 
-A step is one flat run of tokens of many sequences: the last token of each that is being written,
-and chunks of the prompts of those that begin (continuous batching, Yu et al. 2022, Orca). It is the
-ragged batch of training, with keys and values in pages. What a request gets does not depend on who
-else is there: each sequence attends by itself, prompts are cut at fixed positions, and draws are
-its own.
+A step is a flat batch of tokens from many sequences: one new token for each sequence in decoding,
+and chunks of the prompts in prefill (continuous batching; Orca, Yu et al. 2022). It uses the same
+ragged batches as training, with a paged KV cache. The result of a request does not depend on the
+other requests of a batch: each sequence attends to itself only, prompts are chunked at fixed
+positions, and every sequence has its own random numbers.
 
-The engine has no thread and no clock: who calls `step` has both.
+The engine has no thread and no clock; the caller of `step` has both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,15 +33,16 @@ from langue.model.weight_linear import device_of
 from langue.runtime import free_memory
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-STEP_TOKENS = 512  # of a step, beside those of sequences that are being written
-MOST_ROWS = 256  # sequences that are written at a time
-GUESSES = 4  # tokens that are guessed a step, where there is a drafter
-MOST_POSITIONS = 8192  # of each of them, on average, as far as memory is taken unasked
-MEMORY_SHARE = 0.5  # of the memory that is free, for keys and values, where no budget is given
+STEP_TOKENS = 512  # prefill tokens per step, in addition to the tokens in decoding
+MOST_ROWS = 256  # maximum number of sequences in decoding
+GUESSES = 4  # speculated tokens per sequence and step, with a drafter
+# mean number of positions per sequence for which memory is reserved by default
+MOST_POSITIONS = 8192
+MEMORY_SHARE = 0.5  # fraction of the free memory for the KV cache, if no budget is given
 
 
 class Engine:
-    """Requests that join and leave a running batch."""
+    """Continuous batching: requests join and leave a running batch at any step."""
 
     def __init__(
         self,
@@ -56,11 +57,11 @@ class Engine:
         drafter: Drafter | None = None,
         guesses: int = GUESSES,
     ) -> None:
-        """memory: bytes for keys and values, never passed; None: half of what is free. rows:
-        sequences that are written at a time; tokens: that all of these have at most. tokenizer: for
-        text and stop strings. step_tokens: of prompts, that a step reads at most. dtype: of the
-        products, where it is not the weights'. drafter: guesses next tokens, at most so many a
-        step, which the model checks together.
+        """memory: budget of the KV cache in bytes, never exceeded; None: half of the free memory.
+        rows: maximum number of sequences in decoding. tokens: maximum number of tokens of all of
+        them together. tokenizer: needed for text and stop strings. step_tokens: maximum number of
+        prefill tokens in a step. dtype: of the matrix products, if not that of the weights.
+        drafter: proposes up to `guesses` next tokens in a step, which the model verifies together.
         """
         config = model.body.config
         if config.architecture == "encoder":
@@ -77,8 +78,9 @@ class Engine:
         self.is_decoder = config.architecture == "decoder"
         writer = config if self.is_decoder else config.decoder()
         self.switch = writer.rotary_switch
-        self.window = 0 if self.switch else _widest(writer)  # whose pages are all needed again
-        # what a beginning's keys are then depends on what follows it
+        # 0: no pages are freed before the end; all keys may have to be rotated again
+        self.window = 0 if self.switch else _largest_window(writer)
+        # with these, the keys of a prefix depend on what follows it, so prefixes cannot be shared
         self._shares = not self.window and not writer.rotates_by_length and self.is_decoder
         self.drafter = drafter
         self.guesses = guesses
@@ -96,16 +98,16 @@ class Engine:
         self.running: list[Job] = []
         self.answers: dict[int, Completion] = {}
         self._ids = 0
-        self._turns = Turns()  # by the tokens that each owner's requests were admitted with
-        self._late: list[Delta] = []  # of requests that failed before they began
+        self._turns = Turns()  # counts the tokens with which each owner's requests were admitted
+        self._late_deltas: list[Delta] = []  # of requests that ended outside of a step
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do something."""
-        return bool(self.waiting or self.running or self._late)
+        return bool(self.waiting or self.running or self._late_deltas)
 
     def submit(self, request: Request, constraint: Constraint | None = None) -> int:
-        """Queue a request; returns its number. ModelError where it can never be answered."""
+        """Queue a request and return its id; raise ModelError if it can never be answered."""
         prompt = list(request.prompt)
         if not prompt:
             raise ModelError("a prompt is empty", do="give at least one token")
@@ -156,21 +158,21 @@ class Engine:
             prompt if self.is_decoder else None,
             limit,
             vocabulary=self.vocabulary,
-            # the last token is written and never read
+            # the last generated token needs no position, since it is never fed back
             positions=self.positions - given + 1,
             tokenizer=self.tokenizer,
             constraint=constraint,
         )
 
     def cancel(self, id: int) -> None:
-        """Take a request out; the next step says so. One that has ended is left as it is."""
+        """Remove a request, which the next step reports; a finished request stays as it is."""
         for job in [*self.waiting, *self.running]:
             if job.id == id:
-                self._late.append(job.finish("cancelled"))
+                self._late_deltas.append(job.finish("cancelled"))
                 self._remove(job)
 
     def collect(self, id: int) -> Completion:
-        """What a request has come to; one that has ended is forgotten."""
+        """Return the state of a request; a finished request is then forgotten."""
         answer = self.answers[id]
         if answer.finish_reason is not None:
             del self.answers[id]
@@ -178,15 +180,17 @@ class Engine:
 
     @torch.no_grad()
     def step(self, now: float = 0.0) -> list[Delta]:
-        """Let every running sequence go on by a token or a part of its prompt; now: on the clock of
-        the requests' deadlines. Returns what is new.
+        """Advance every running sequence by a token or by chunks of its prompt, and return what is
+        new.
+
+        now: the time on the clock of the requests' deadlines.
         """
         self._expire(now)
-        deltas = self._late
-        self._late = []
+        deltas = self._late_deltas
+        self._late_deltas = []
         self._admit()
         if self.drafter is not None:
-            self._guess(self.drafter)
+            self._speculate(self.drafter)
         plan = self._plan()
         if plan.spans:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -195,7 +199,7 @@ class Engine:
         return deltas
 
     def run(self) -> None:
-        """Step until nothing is left to do."""
+        """Step until all requests are finished."""
         while self.has_work:
             self.step()
 
@@ -203,7 +207,7 @@ class Engine:
         for job in [*self.waiting, *self.running]:
             deadline = job.request.deadline
             if deadline is not None and now >= deadline:
-                self._late.append(job.finish("deadline"))
+                self._late_deltas.append(job.finish("deadline"))
                 self._remove(job)
 
     def _remove(self, job: Job) -> None:
@@ -214,9 +218,11 @@ class Engine:
             self.waiting.remove(job)
 
     def _admit(self) -> None:
-        """Let in who waits, while there is room for the worst case of each: by priority, then the
-        owner who has had least, then who came first. Nobody overtakes one who does not fit; who
-        waits for a beginning that is being read by another does not hold up the rest.
+        """Admit waiting requests as long as the worst case of each fits into memory.
+
+        The order is by priority, then by the owner who has received the least, then by arrival. No
+        request overtakes one that does not fit. A request that waits for a prefix that another
+        request is computing does not block the others.
         """
         admitted = []
         rows = sum(job.width for job in self.running)
@@ -244,13 +250,15 @@ class Engine:
         return -job.request.priority, self._turns[job.request.owner], job.id
 
     def _unread(self, job: Job) -> list[bytes]:
-        """Chunks of its prompt that a job is about to compute."""
+        """Return the keys of the prompt chunks that a job is about to compute."""
         return job.keys[job.rows[0].computed // CHUNK :] if self._shares else []
 
     def _reserve(self, job: Job) -> bool:
-        """Whether a job's worst case is promised; what is known of its prompt is then its own."""
+        """Reserve a job's worst case and return whether that succeeded; cached prefix pages of its
+        prompt are then shared with it.
+        """
         row = job.rows[0]
-        asked_for_all = row.asked_from == 0 and len(row.tokens) > 1
+        asked_for_all = row.logits_from == 0 and len(row.tokens) > 1
         known = self.pool.known(job.keys) if self._shares and not asked_for_all else []
         pages = [page for chunk in known for page in chunk]
         for page in pages:
@@ -269,10 +277,12 @@ class Engine:
         return True
 
     def _encode(self, jobs: Sequence[Job]) -> None:
-        """Put what the decoder sees of the sources into pages."""
+        """Run the encoder on the sources, and write the decoder's cross-attention keys and values
+        to pages.
+        """
         sources = [np.asarray(job.request.prompt, np.int64) for job in jobs]
         bounds = np.cumsum([0, *(len(source) for source in sources)]).tolist()
-        # each a group of its own: what is computed of one does not depend on another
+        # each source is a group of its own, so that its results do not depend on the others
         groups = [(begin, 1, len(each)) for begin, each in zip(bounds, sources, strict=False)]
         tokens = torch.from_numpy(np.concatenate(sources)).to(self.device)
         positions = np.concatenate([np.arange(len(source)) for source in sources])
@@ -281,24 +291,25 @@ class Engine:
             count = pages_for(len(source))
             taken = [self.pool.take() for _ in range(count)]
             job.reserved -= count
-            job.rows[0].memory = np.asarray(taken, np.int32)
-            slots.append(slots_of(job.rows[0].memory, 0, len(source)))
+            job.rows[0].encoder_pages = np.asarray(taken, np.int32)
+            slots.append(slots_of(job.rows[0].encoder_pages, 0, len(source)))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             states = self.model.body(tokens, torch.from_numpy(positions).to(self.device), groups)
             self.model.body.write_encoder_keys(
                 states, self.pages, torch.from_numpy(np.concatenate(slots)).to(self.device)
             )
 
-    def _guess(self, drafter: Drafter) -> None:
-        """Have next tokens guessed of all that are being written."""
+    def _speculate(self, drafter: Drafter) -> None:
+        """Propose speculated tokens for all sequences in decoding."""
         jobs = []
         counts = []
         for job in self.running:
             if not isinstance(job, SampleJob) or job.rows[0].waiting != 1:
                 continue
-            count = min(self.guesses, job.may_guess)
+            count = min(self.guesses, job.max_guesses)
             length = len(job.rows[0].tokens)
-            # what is guessed and proves wrong must not have turned what was there before
+            # a speculated token that is rejected must not have switched the rotary scaling of the
+            # sequence
             if count and not length <= self.switch < length + count:
                 self._grow(job, job.rows[0], len(job.rows[0].tokens) + count)
                 jobs.append(job)
@@ -312,14 +323,14 @@ class Engine:
         job.reserved -= row.n_pages - had
 
     def _plan(self) -> "_Plan":
-        """What the next step computes: all that are being written, and chunks of prompts in the
-        order of their admission, as many as a step may have; at least one.
+        """Plan the next step: all sequences in decoding, and prompt chunks in the order of
+        admission, up to the budget but at least one.
         """
         plan = _Plan()
         prefilling = []
         for job in self.running:
             for row in job.rows:
-                row.turn_anew(self.switch)
+                row.rotate_again(self.switch)
                 if row.waiting and row.computed >= len(job.context) - 1:
                     self._extend(plan, job, row, len(row.tokens))
                 elif row.waiting:
@@ -340,19 +351,19 @@ class Engine:
     def _extend(
         self, plan: "_Plan", job: Job, row: Row, end: int, begin: int | None = None
     ) -> None:
-        """Plan the tokens begin .. end of a row; begin: None for those that are waiting."""
+        """Add the tokens begin .. end of a row to the plan; begin: None for all waiting tokens."""
         begin = row.computed if begin is None else begin
         self._grow(job, row, end)
-        wanted = range(max(begin, row.asked_from), end)
+        wanted = range(max(begin, row.logits_from), end)
         plan.add(job, row, begin, end, wanted)
 
     def _run(self, plan: "_Plan") -> Tensor:
-        """The logits (M, V) of the wanted tokens, in the order of the plan."""
+        """Return the logits (M, V) of the wanted tokens, in the order of the plan."""
         tokens, positions = plan.tokens()
         encoder = None
         if not self.is_decoder:
             sources = [
-                Span(span.offset, span.new, len(job.request.prompt), row.memory)
+                Span(span.offset, span.new, len(job.request.prompt), row.encoder_pages)
                 for span, job, row in zip(plan.spans, plan.jobs, plan.rows, strict=True)
             ]
             encoder = PagedKeys(self.pages, sources)
@@ -370,14 +381,14 @@ class Engine:
         return self.model.logits(hidden).float()
 
     def _deliver(self, plan: "_Plan", logits: Tensor) -> list[Delta]:
-        """Give each job what it asked for, and let it go on."""
+        """Distribute the logits to the jobs, and advance each."""
         parts: dict[int, list[Tensor]] = {}
         at = 0
         for job, row, span, wanted in zip(
             plan.jobs, plan.rows, plan.spans, plan.n_wanted, strict=True
         ):
-            # what was guessed may prove wrong, and is then computed anew
-            row.computed = span.keys - job.n_unsure
+            # speculated tokens may be rejected, and are recomputed then
+            row.computed = span.keys - job.n_unverified
             if wanted:
                 parts.setdefault(id(row), []).append(logits[at : at + wanted])
             at += wanted
@@ -385,12 +396,12 @@ class Engine:
         samples: list[SampleJob] = []
         last: list[Tensor] = []
         for job in plan.distinct_jobs():
-            self._keep(job)
+            self._update_cache(job)
             found = [torch.cat(parts[id(row)]) for row in job.rows if id(row) in parts]
             if len(found) < len(job.rows):
                 continue
-            if not isinstance(job, SampleJob) or job.n_unsure:
-                deltas.append(self._guarded(job, found))
+            if not isinstance(job, SampleJob) or job.n_unverified:
+                deltas.append(self._advance(job, found))
             elif job.is_ready(found[0]):
                 samples.append(job)
                 last.append(found[0][-1])
@@ -407,23 +418,25 @@ class Engine:
                 self._remove(job)
         return deltas
 
-    def _guarded(self, job: Job, logits: Sequence[Tensor]) -> Delta:
-        """A step of a job that fails alone where it fails."""
+    def _advance(self, job: Job, logits: Sequence[Tensor]) -> Delta:
+        """Advance a job; an error ends only this job."""
         try:
             return job.advance(self.pool, logits)
         except LangueError as error:
             return job.finish("error", error)
 
-    def _keep(self, job: Job) -> None:
-        """Make known what of a prompt has been computed, and give back what windows have left."""
+    def _update_cache(self, job: Job) -> None:
+        """Register computed prompt chunks in the prefix cache, and free pages outside of the
+        attention window.
+        """
         if self._shares:
-            self._keep_chunks(job, job.rows[0])
+            self._register_chunks(job, job.rows[0])
         if self.window:
             for row in job.rows:
-                row.leave(self.pool, self.window)
-            job.promise_again(self.pool, job.rows)
+                row.free_outside_window(self.pool, self.window)
+            job.reserve_again(self.pool, job.rows)
 
-    def _keep_chunks(self, job: Job, row: Row) -> None:
+    def _register_chunks(self, job: Job, row: Row) -> None:
         pages = CHUNK // PAGE
         for index in range(job.n_kept, min(row.computed // CHUNK, len(job.keys))):
             self.pool.keep(job.keys[index], row.table[index * pages : (index + 1) * pages].tolist())
@@ -431,14 +444,14 @@ class Engine:
 
 
 class _Plan:
-    """What one step computes."""
+    """The tokens that one step computes."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.rows: list[Row] = []
         self.spans: list[Span] = []
-        self.wanted: list[int] = []  # tokens of the step whose logits are asked for
-        self.n_wanted: list[int] = []  # how many of each span
+        self.wanted: list[int] = []  # indices of the step's tokens whose logits are needed
+        self.n_wanted: list[int] = []  # their number in each span
         self.size = 0
 
     def add(self, job: Job, row: Row, begin: int, end: int, wanted: range) -> None:
@@ -450,7 +463,7 @@ class _Plan:
         self.size += end - begin
 
     def tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and their positions, (T,) each."""
+        """Return token ids and positions, (T,) each."""
         tokens: list[int] = []
         positions = []
         for row, span in zip(self.rows, self.spans, strict=True):
@@ -460,7 +473,7 @@ class _Plan:
         return np.asarray(tokens, np.int64), np.concatenate(positions)
 
     def lengths(self) -> np.ndarray:
-        """The length of the sequence that each token is in, as far as it is known, (T,)."""
+        """Return the length (T,) of each token's sequence, as far as it is known."""
         sizes = [span.new for span in self.spans]
         return np.repeat([len(row.tokens) for row in self.rows], sizes)
 
@@ -468,7 +481,7 @@ class _Plan:
         return {job.id: job for job in self.jobs}.values()
 
 
-def _widest(config: ModelConfig) -> int:
-    """Tokens that any layer sees back; 0 where one sees all."""
+def _largest_window(config: ModelConfig) -> int:
+    """Return the largest attention window of all layers; 0 if a layer has full attention."""
     windows = [config.window(layer) for layer in range(config.n_layers)]
     return max(windows) if all(windows) else 0

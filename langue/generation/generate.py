@@ -1,5 +1,5 @@
-"""What arrives: a language model and prompts as token ids. What leaves: the tokens that it writes
-after each.
+"""Batch generation: takes a language model and prompts as token ids; returns the generated tokens
+of each prompt.
 """
 
 from collections import Counter
@@ -23,11 +23,11 @@ def generate(
     config: GenerationConfig = UNCONSTRAINED,
     dtype: torch.dtype = torch.float32,
 ) -> list[list[int]]:
-    """The tokens after each prompt, without the one of `config.end` that ended it.
+    """Return the tokens generated after each prompt, without the `config.end` token that ended it.
 
-    For an encoder-decoder the prompts are the sources, and the target begins with `config.start`.
-    A prompt that comes twice is gone on from in two ways, where tokens are drawn. The first request
-    that fails is an error.
+    For an encoder-decoder the prompts are the sources, and the target starts with `config.start`.
+    If tokens are sampled, a prompt that occurs twice gets two different continuations. Raises the
+    error of the first request that fails.
     """
     if not prompts:
         return []
@@ -45,7 +45,7 @@ def generate(
 
 
 def occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """How many of the prompts before each are the same."""
+    """Return, for each prompt, how many earlier prompts are equal to it."""
     seen: Counter[tuple[int, ...]] = Counter()
     found = []
     for prompt in prompts:

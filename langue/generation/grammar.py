@@ -1,9 +1,9 @@
-"""What arrives: a JSON Schema, a regular expression, choices or a grammar. What leaves: a grammar
-of llguidance's, compiled, or one line that says why there is none.
+"""Compilation of constraints: takes a JSON Schema, a regular expression, choices or a grammar;
+returns a compiled llguidance grammar, or raises an error with the reason.
 
-A short grammar may take minutes and gigabytes. So all of this is done first in a process that may
-be killed (grammar_worker.py), and only what passed there is compiled where it is used. Imports
-neither torch nor what stands on it.
+A short grammar may take minutes and gigabytes to compile, so all of this is first done in a process
+that may be killed (grammar_worker.py), and only what succeeds there is compiled where it is used.
+Imports neither torch nor anything that does.
 """
 
 import json
@@ -16,14 +16,14 @@ from langue.errors import ModelError
 from langue.generation.schema import checked_schema, never_ends
 
 FORMS = ("json_schema", "regex", "choices", "grammar")
-MOST_SPACE = 16  # white space in a row between the parts of a JSON text
-_OPTIONS = '%llguidance {"no_forcing": true}\n'  # every token that can go on is allowed
+MOST_SPACE = 16  # consecutive whitespace characters between the parts of a JSON text
+_OPTIONS = '%llguidance {"no_forcing": true}\n'  # allow every token that can lead to a valid text
 _SIMPLER = "make it simpler"
 
 
 def lark_of(form: str, value: Any) -> str:
-    """The constraint in llguidance's dialect of Lark. ModelError where it is not what it should be,
-    or says what is not followed.
+    """Return the constraint in llguidance's dialect of Lark; raise ModelError if it is malformed or
+    asks for something unsupported.
     """
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -55,12 +55,12 @@ def _of_regex(regex: Any) -> str:
         raise ModelError("it is no text", where="regex", do="give a regular expression")
     try:
         with warnings.catch_warnings():
-            # of [a&&b] and the like, which mean something else in Rust
+            # for [a&&b] and similar, which mean something else in Rust
             warnings.simplefilter("error", FutureWarning)
             re.compile(regex)
     except (re.error, FutureWarning, OverflowError) as error:
         raise ModelError(one_line(str(error)), where="regex", do="write it otherwise") from None
-    # what "." and "[^a]" may be is a character; \d, \w and \s as JSON Schema has them
+    # "." and "[^a]" match one character; \d, \w and \s are as in JSON Schema
     return f"start: /{regex_to_lark(regex, 'dws')}/"
 
 
@@ -91,7 +91,7 @@ def _of_grammar(grammar: Any) -> str:
 
 
 def vocabulary_of(tokens: Sequence[bytes]) -> Any:
-    """The tokens as llguidance wants them, with an end token of its own behind them."""
+    """Return the tokens as an llguidance tokenizer, with an end token of its own after them."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     class Wrapped:
@@ -102,7 +102,7 @@ def vocabulary_of(tokens: Sequence[bytes]) -> Any:
         def __init__(self) -> None:
             self.tokens = [*tokens, b"<end>"]
 
-        # asked for only where text is forced, which the grammars forbid (`no_forcing`)
+        # only needed for forced text, which the grammars disable (`no_forcing`)
         def __call__(self, text: Any) -> list[int]:
             raise NotImplementedError("no text is forced, so none is cut into tokens")
 
@@ -110,9 +110,7 @@ def vocabulary_of(tokens: Sequence[bytes]) -> Any:
 
 
 def compile_grammar(vocabulary: Any, form: str, lark: str) -> Any:
-    """A matcher whose first mask is computed, so that it is known to have one. ModelError where
-    there is none.
-    """
+    """Return a matcher that has computed its first mask; raise ModelError if it cannot."""
     from llguidance import LLMatcher, LLParserLimits
 
     limits = LLParserLimits(verbose_errors=False)
@@ -125,7 +123,7 @@ def compile_grammar(vocabulary: Any, form: str, lark: str) -> Any:
 
 
 def one_line(why: str) -> str:
-    """What a library says, without its drawings of the place."""
+    """Return the message of a library on one line, without its drawing of the position."""
     if why.startswith("NoExtension"):
         return "no text is valid: it contradicts itself, never ends, or has no tokens to begin with"
     lines = [line.strip() for line in why.splitlines() if line.strip() and line[0] != "<"]

@@ -1,5 +1,5 @@
-"""What arrives: a vocabulary, and constraints as JSON. What leaves: each as a compiled grammar
-would be used, or why not; in a process of its own (langue/child.py).
+"""The process that compiles untrusted constraints (see langue/child.py): takes a vocabulary, then
+constraints as JSON; returns for each the grammar to use, or what is wrong.
 """
 
 import json
@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from langue.errors import ModelError
 from langue.generation.grammar import compile_grammar, lark_of, vocabulary_of
 
-MEMORY = 512 << 20  # bytes that constraints may take, all that are tried together
+MEMORY = 512 << 20  # limit in bytes for all constraints of the process together
 
 
 def pack(tokens: Sequence[bytes]) -> bytes:
-    """Tokens as one message."""
+    """Encode tokens as one message."""
     sizes = struct.pack(f"<{len(tokens)}I", *(len(token) for token in tokens))
     return struct.pack("<I", len(tokens)) + sizes + b"".join(tokens)
 
 
 def unpack(message: bytes) -> list[bytes]:
-    """The tokens of a message."""
+    """Decode the tokens of a message."""
     (count,) = struct.unpack_from("<I", message)
     sizes = struct.unpack_from(f"<{count}I", message, 4)
     tokens = list[bytes]()
@@ -31,12 +31,13 @@ def unpack(message: bytes) -> list[bytes]:
 
 
 def begin(message: bytes) -> Callable[[bytes], bytes]:
-    """What answers constraints (form and value), for the vocabulary of a message.
+    """Return a function that answers constraints (form and value) for the vocabulary in a message.
 
     An answer is the grammar, or what is wrong, where, and what to do.
     """
     vocabulary = vocabulary_of(unpack(message))
-    compile_grammar(vocabulary, "grammar", "start: /.?/")  # what is allocated once
+    # so that memory which is allocated once is allocated now
+    compile_grammar(vocabulary, "grammar", "start: /.?/")
 
     def answer(asked: bytes) -> bytes:
         form, value = json.loads(asked)

@@ -1,8 +1,8 @@
-"""What arrives: a request, and the logits of its next tokens, step by step. What leaves: its
-tokens, and the pages that its sequences hold.
+"""The work on one request: takes the request and, step by step, the logits of its next tokens;
+returns its tokens, and holds the KV cache pages of its sequences.
 
-A job is one request at work. It has one row a sequence that it writes: `SampleJob`, here, has one;
-beams have several (generation/beam.py).
+A job has one row for each sequence that it generates: `SampleJob`, here, has one; beam search has
+several (generation/beam.py).
 """
 
 from abc import ABC, abstractmethod
@@ -21,47 +21,47 @@ from langue.generation.text import TextStream
 from langue.model.cache import PAGE, first_page_in_window, pages_for
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-TRIED = 16  # guesses, after which a job whose guesses are seldom right makes none for a while
-LEAST_RIGHT = 0.2  # share of them
-PAUSE = 64  # tokens
+TRIED = 16  # number of speculated tokens after which their acceptance rate is checked
+LEAST_RIGHT = 0.2  # lowest acceptance rate at which speculation goes on
+PAUSE = 64  # tokens without speculation after a lower rate
 
 
 class Row:
     """One sequence: its tokens, and the pages of those whose keys and values are computed."""
 
     def __init__(self, tokens: Sequence[int], most: int) -> None:
-        """most: tokens that it may come to have in pages."""
+        """most: maximum number of tokens in its pages."""
         self.tokens = list(tokens)
-        self.computed = 0  # how many of the tokens have keys and values
-        self.turned_for = len(self.tokens)  # of how many tokens' positions its keys were turned
-        self.asked_from = len(self.tokens) - 1  # the first token whose logits are wanted
+        self.computed = 0  # number of tokens with keys and values
+        self.rotated_for = len(self.tokens)  # sequence length for which its keys were rotated
+        self.logits_from = len(self.tokens) - 1  # first token whose logits are needed
         self.table = np.zeros(pages_for(most), np.int32)
-        self.n_pages = 0  # of the table, those that are there
-        self.drafted = 0  # how many have them in a draft model's pages
-        self.first_page = 0  # before it the pages are given back: no later token sees them
-        self.memory = np.zeros(0, np.int32)  # pages of what an encoder made of the source
+        self.n_pages = 0  # number of allocated entries of the table
+        self.drafted = 0  # number of tokens with keys and values in a draft model's pages
+        self.first_page = 0  # earlier pages are freed, since no later token attends to them
+        self.encoder_pages = np.zeros(0, np.int32)  # pages of the encoder's keys and values
 
     @property
     def waiting(self) -> int:
-        """Tokens that are to be computed."""
+        """Number of tokens to compute."""
         return len(self.tokens) - self.computed
 
     def grow(self, pool: PagePool, tokens: int) -> None:
-        """Have pages for so many tokens."""
+        """Allocate pages for this number of tokens."""
         for index in range(self.n_pages, pages_for(tokens)):
             self.table[index] = pool.take()
             self.n_pages = index + 1
 
-    def turn_anew(self, switch: int) -> None:
-        """Have all keys computed again where the sequence has become longer than `switch`, beyond
-        which positions turn otherwise.
+    def rotate_again(self, switch: int) -> None:
+        """Mark all keys for recomputation if the sequence has grown beyond `switch`, where the
+        rotary scaling changes.
         """
-        if self.turned_for <= switch < len(self.tokens):
+        if self.rotated_for <= switch < len(self.tokens):
             self.computed = 0
-        self.turned_for = len(self.tokens)
+        self.rotated_for = len(self.tokens)
 
-    def leave(self, pool: PagePool, window: int) -> None:
-        """Give back the pages that a window has left."""
+    def free_outside_window(self, pool: PagePool, window: int) -> None:
+        """Free the pages outside of the attention window."""
         end = max(self.first_page, first_page_in_window(self.computed, window))
         for page in self.table[self.first_page : end].tolist():
             pool.release(page)
@@ -69,12 +69,13 @@ class Row:
 
     @property
     def pages(self) -> list[int]:
-        """All that it holds."""
-        return [*self.table[self.first_page : self.n_pages].tolist(), *self.memory.tolist()]
+        """All pages that the row holds."""
+        return [*self.table[self.first_page : self.n_pages].tolist(), *self.encoder_pages.tolist()]
 
     def fork(self, pool: PagePool) -> tuple["Row", int]:
-        """The same sequence, which goes on by itself: whole pages are shared, the last one, if it
-        is not full, is copied. And how many pages were taken for it.
+        """Return an independent copy of the sequence, and the number of pages taken for it.
+
+        Full pages are shared; a partially filled last page is copied.
         """
         other = copy(self)
         other.tokens = list(self.tokens)
@@ -91,19 +92,19 @@ class Row:
         return other, taken
 
     def release(self, pool: PagePool) -> None:
-        """Give back all pages."""
+        """Free all pages."""
         for page in self.pages:
             pool.release(page)
         self.n_pages = self.first_page = 0
-        self.memory = self.memory[:0]
+        self.encoder_pages = self.encoder_pages[:0]
 
 
 class Job(ABC):
-    """A request at work."""
+    """A request in progress."""
 
     rows: list[Row]
-    width = 1  # most rows that it has at a time
-    n_unsure = 0  # tokens at a row's end that were guessed
+    width = 1  # maximum number of rows at a time
+    n_unverified = 0  # number of speculated tokens at the end of a row
 
     def __init__(
         self,
@@ -117,9 +118,9 @@ class Job(ABC):
         tokenizer: Tokenizer | None = None,
         constraint: Constraint | None = None,
     ) -> None:
-        """context: a decoder's prompt; None: an encoder reads it, and what is gone on from is the
-        start token. limit: new tokens that are asked for; positions: those that the model has
-        positions for. constraint: what the text is held to, from its beginning.
+        """context: a decoder's prompt; None: an encoder reads the prompt, and generation starts
+        from the start token. limit: requested number of new tokens. positions: number of new tokens
+        for which the model has positions. constraint: constraint on the text, in its initial state.
         """
         self.id = id
         self.request = request
@@ -127,35 +128,37 @@ class Job(ABC):
         self.has_source = context is None
         self.context = [request.config.start] if context is None else list(context)
         self.limit = min(limit, positions)
-        self.at_positions = positions < limit
+        self.is_cut_by_positions = positions < limit
         self.tokenizer = tokenizer
         self.constraint = constraint
         self.chooser = Chooser(
             request.sampling, request.config, self.context, limit, vocabulary, request.sample
         )
         self.answer = Completion(prompt_tokens=len(request.prompt))
-        self.worst = 0  # pages promised to it, those that it holds of others' prompts left out
-        self.known: frozenset[int] = frozenset()  # these
-        self.reserved = 0  # pages promised and not taken yet
+        self.worst = 0  # pages reserved for it, not counting those shared from the prefix cache
+        self.known: frozenset[int] = frozenset()  # the shared ones
+        self.reserved = 0  # pages reserved and not yet taken
         self.keys = chunk_keys(self.context, request.owner)
         self.key_set = set(self.keys)
-        self.n_kept = 0  # of the chunks that these are of, those that are known to all
+        self.n_kept = 0  # number of its prompt chunks that are registered in the prefix cache
         self.begin()
 
     @abstractmethod
     def begin(self) -> None:
-        """Make the first row, and what else the kind of job has."""
+        """Create the first row, and other state of this kind of job."""
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of one row that have keys and values in the worst case: the last one written is
-        never read.
+        """Maximum number of tokens of a row with keys and values: the last generated token is never
+        fed back.
         """
         return len(self.context) + self.limit - 1
 
     def worst_pages(self, window: int, step_tokens: int) -> int:
-        """Pages that it may come to hold at one time; window: the widest that any layer has, 0
-        where one sees everything; step_tokens: most of a prompt's tokens in one step.
+        """Return the maximum number of pages that it may hold at one time.
+
+        window: the largest attention window of all layers, 0 for full attention. step_tokens:
+        maximum number of prefill tokens in a step.
         """
         pages = pages_for(self.most_tokens)
         if window:
@@ -164,12 +167,13 @@ class Job(ABC):
 
     @abstractmethod
     def advance(self, pool: PagePool, logits: Sequence[Tensor]) -> Delta:
-        """Go on by what the model says of each row's asked tokens, (asked, V) each; pool: for rows
-        that begin and end.
+        """Advance by the logits of each row's requested tokens, (asked, V) each.
+
+        pool: for rows that are created or freed.
         """
 
     def finish(self, reason: FinishReason, error: LangueError | None = None) -> Delta:
-        """The last delta, with the text that was held back."""
+        """Return the last delta, with the text that was held back."""
         text = self.rest()
         self.answer.text += text
         self.answer.finish_reason = reason
@@ -177,11 +181,11 @@ class Job(ABC):
         return Delta(self.id, text=text, finish_reason=reason, error=error)
 
     def rest(self) -> str:
-        """Text that was held back since what follows might have changed it."""
+        """Return text that was held back because later tokens might have changed it."""
         return ""
 
-    def promise_again(self, pool: PagePool, rows: Sequence[Row]) -> None:
-        """Have what was given back promised again: the rows may come to need as much."""
+    def reserve_again(self, pool: PagePool, rows: Sequence[Row]) -> None:
+        """Reserve again the pages that were freed, since the rows may come to need as many."""
         held = {page for row in rows for page in row.pages} - self.known
         missing = self.worst - len(held) - self.reserved
         if missing > 0:
@@ -190,7 +194,7 @@ class Job(ABC):
             self.reserved += missing
 
     def release(self, pool: PagePool) -> None:
-        """Give back all pages and promises."""
+        """Free all pages and reservations."""
         for row in self.rows:
             row.release(pool)
         pool.unreserve(self.reserved)
@@ -198,7 +202,7 @@ class Job(ABC):
 
 
 class SampleJob(Job):
-    """One sequence, whose next token is the likeliest or drawn."""
+    """One sequence, whose next token is the argmax or sampled."""
 
     def begin(self) -> None:
         request = self.request
@@ -207,37 +211,39 @@ class SampleJob(Job):
         if self.tokenizer is not None and (request.as_text or request.stop):
             self.stream = TextStream(self.tokenizer, self.given, request.stop)
         if request.prompt_logprobs:
-            self.rows[0].asked_from = 0
+            self.rows[0].logits_from = 0
             self.answer.prompt_choices.append(None)
 
-        self.guesses: list[int] = []  # tokens of the row that are there to be checked
-        self.n_guessed = 0  # since the last pause
+        self.guesses: list[int] = []  # speculated tokens at the end of the row
+        self.n_guessed = 0  # number of speculated tokens since the last pause
         self.n_right = 0
-        self.pause = 0  # tokens to write without guesses
+        self.pause = 0  # number of tokens to generate without speculation
 
     @property
-    def may_guess(self) -> int:
-        """How many tokens may be guessed: the last one that there is room for is not."""
+    def max_guesses(self) -> int:
+        """Maximum number of tokens to speculate; the last token that fits is never speculated."""
         if self.pause or not self.answer.tokens:
             return 0
         return self.limit - len(self.answer.tokens) - 1
 
     @property
-    def n_unsure(self) -> int:  # type: ignore[override]
+    def n_unverified(self) -> int:  # type: ignore[override]
         return len(self.guesses)
 
     def guess(self, tokens: Sequence[int]) -> None:
-        """Have the model check these as the next tokens."""
+        """Append speculated tokens, for the model to verify."""
         self.guesses = list(tokens)
         self.rows[0].tokens += self.guesses
 
     @property
     def allowed(self) -> Tensor | None:
-        """The tokens that a constraint allows next, (V,)."""
+        """Mask (V,) of the tokens that the constraint allows next."""
         return None if self.constraint is None else self.constraint.allowed()
 
     def advance(self, pool: PagePool, logits: Sequence[Tensor]) -> Delta:
-        """Choose at each guessed place until a guess is wrong."""
+        """Choose a token at each speculated position, until one differs from the speculated
+        token.
+        """
         row = self.rows[0]
         guesses = self.guesses
         self.guesses = []
@@ -252,11 +258,13 @@ class SampleJob(Job):
                 break
             n_right += 1
         row.computed = len(row.tokens) - 1
-        self._judge_guesses(len(guesses), n_right)
+        self._check_acceptance(len(guesses), n_right)
         return delta
 
-    def _judge_guesses(self, count: int, n_right: int) -> None:
-        """Make no guesses for a while where they are seldom right: each costs a token's work."""
+    def _check_acceptance(self, count: int, n_right: int) -> None:
+        """Pause speculation if the acceptance rate is low, since each rejected token costs the work
+        of one.
+        """
         self.n_guessed += count
         self.n_right += n_right
         if self.n_guessed >= TRIED:
@@ -265,17 +273,17 @@ class SampleJob(Job):
             self.n_guessed = self.n_right = 0
 
     def is_ready(self, logits: Tensor) -> bool:
-        """Whether the last of these logits are of the next token; those before, of the prompt's
-        tokens, are kept where they were asked for.
+        """Return whether the last of these logits belong to the next token; those of prompt tokens
+        are recorded first if they were requested.
         """
         row = self.rows[0]
         if self.request.prompt_logprobs and not self.answer.tokens:
             self.read_prompt(logits)
-        row.asked_from = max(row.asked_from, row.computed)
+        row.logits_from = max(row.logits_from, row.computed)
         return row.computed == len(row.tokens)
 
     def read_prompt(self, logits: Tensor) -> None:
-        """Keep the log-probabilities of the prompt's tokens that follow those of these logits."""
+        """Record the log-probabilities of the prompt tokens that follow those of these logits."""
         begin = len(self.answer.prompt_choices)
         following = self.context[begin : begin + len(logits)]
         raw = logits[: len(following)].float().log_softmax(-1)  # (n, V)
@@ -285,15 +293,15 @@ class SampleJob(Job):
             self.answer.prompt_choices.append(Choice(token, float(raw[row, token]), tuple(best)))
 
     def accept(self, choice: Choice) -> Delta:
-        """Go on with the token that was chosen."""
+        """Append the chosen token."""
         row = self.rows[0]
         answer = self.answer
         token = choice.token
         if token in self.request.config.end:
             return self._end("stop", [], [])
         row.tokens.append(token)
-        row.asked_from = len(row.tokens) - 1
-        # a language that its model is made to write first is no part of the text
+        row.logits_from = len(row.tokens) - 1
+        # a forced first token, such as mBART's language code, is no part of the text
         is_free = not self.chooser.begins_forced
         self.chooser.accept(token)
         answer.tokens.append(token)
@@ -312,7 +320,7 @@ class SampleJob(Job):
         if self.constraint is not None and self.constraint.is_finished:
             return self._end("stop", [token], choices, text)
         if len(answer.tokens) == self.limit:
-            answer.at_last_position = self.at_positions
+            answer.at_last_position = self.is_cut_by_positions
             return self._end("length", [token], choices, text)
         return Delta(self.id, [token], text, choices)
 

@@ -1,9 +1,9 @@
-"""What arrives: the logits of a sequence's next token (V,) and the tokens so far. What leaves: the
-logits with what a request or a model's generation config forbids, weakens or forces applied.
+"""Logits processors: take the logits (V,) of a sequence's next token and the tokens so far; return
+the logits after the bans, penalties and forced tokens of a request and a generation config.
 
-Each processor does what the one of the same name in `transformers` does to one sequence alone, in
-the order in which `transformers` applies them, but for what is forced: that comes last, so that it
-is written though it were suppressed. None keeps a state, so that tokens may be taken back.
+Each matches the processor of the same name in `transformers` applied to a single sequence, and
+their order is the same, except that forced tokens come last, so that they win over suppressed ones.
+None has state, so that tokens may be taken back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,30 +20,30 @@ Tokens = tuple[int, ...]
 
 class Context:
     """The tokens of one sequence: those given (a decoder's prompt, or an encoder-decoder's start
-    token), and those written since.
+    token), and those generated since.
     """
 
     def __init__(self, given: Sequence[int] | NDArray[np.int64]) -> None:
         self.given = len(given)
         self.length = self.given
-        self._room = np.asarray(given, np.int64).copy()
+        self._buffer = np.asarray(given, np.int64).copy()
 
     @property
     def tokens(self) -> NDArray[np.int64]:
-        return self._room[: self.length]
+        return self._buffer[: self.length]
 
     @property
     def written(self) -> NDArray[np.int64]:
-        return self._room[self.given : self.length]
+        return self._buffer[self.given : self.length]
 
     def add(self, token: int) -> None:
-        if self.length == len(self._room):
-            self._room = np.concatenate([self._room, np.zeros(self.length + 16, np.int64)])
-        self._room[self.length] = token
+        if self.length == len(self._buffer):
+            self._buffer = np.concatenate([self._buffer, np.zeros(self.length + 16, np.int64)])
+        self._buffer[self.length] = token
         self.length += 1
 
     def undo(self, count: int) -> None:
-        """The last `count` written tokens are taken back."""
+        """Take back the last `count` generated tokens."""
         if not 0 <= count <= self.length - self.given:
             raise ValueError(f"{count} tokens of {self.length - self.given} cannot be taken back")
         self.length -= count
@@ -55,20 +55,22 @@ class Context:
 
 
 class LogitsProcessor(Protocol):
-    name: str  # of the setting that asks for it, for errors
+    name: str  # the setting that enables it, for error messages
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """logits (V,) float32, which is not changed in place; itself where nothing is to do."""
+        """Return the processed logits (V,), float32; never changes them in place, and returns them
+        as they are if nothing applies.
+        """
 
 
 class SequenceBias:
-    """A bias is added to the logit of the last token of a sequence, where those before it have just
-    been written. Sequences of one token: OpenAI's `logit_bias`. Bias -inf: bad words.
+    """Adds a bias to the logit of a sequence's last token, if its other tokens were just generated.
+    Sequences of one token: OpenAI's `logit_bias`. A bias of -inf: bad words.
     """
 
     def __init__(self, biases: Mapping[Tokens, float], name: str) -> None:
         self.name = name
-        # length of the tokens before -> those -> last tokens and their biases
+        # length of the preceding tokens -> these tokens -> last tokens and their biases
         listed: dict[int, dict[Tokens, list[tuple[int, float]]]] = {}
         for (*before, last), bias in biases.items():
             endings = listed.setdefault(len(before), {})
@@ -95,18 +97,18 @@ def _columns(pairs: Sequence[tuple[int, float]]) -> tuple[Tensor, Tensor]:
 
 
 def bad_words(words: Sequence[Tokens], end: frozenset[int]) -> SequenceBias | None:
-    """The last token of a word is forbidden where the tokens before it have been written.
+    """Forbid the last token of each word after its other tokens.
 
-    As the reference has it, a token that ends a text cannot be forbidden as a word; None where no
-    word is left.
+    As in `transformers`, an end token cannot be forbidden as a word. Returns None if no word is
+    left.
     """
     found = {word: FORBIDDEN for word in words if len(word) > 1 or word[0] not in end}
     return SequenceBias(found, "bad_words_ids") if found else None
 
 
 class RepetitionPenalty:
-    """Logits of tokens in the context are divided by the penalty, negative ones multiplied by it
-    (Keskar et al. 2019, arXiv:1909.05858).
+    """Divides the positive logits of tokens in the context by the penalty, and multiplies negative
+    ones by it (Keskar et al. 2019, arXiv:1909.05858).
     """
 
     name = "repetition_penalty"
@@ -115,7 +117,7 @@ class RepetitionPenalty:
         self.penalty = penalty
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        # A token that comes twice is written twice with the same value.
+        # A token that occurs twice is written twice, with the same value.
         seen = torch.from_numpy(context.tokens).to(logits.device)
         found = logits[seen]
         weaker = torch.where(found < 0, found * self.penalty, found / self.penalty)
@@ -123,8 +125,8 @@ class RepetitionPenalty:
 
 
 class CountPenalty:
-    """OpenAI's penalties: logit - presence * (count > 0) - frequency * count, where a token's count
-    is of what was written, without what was given.
+    """OpenAI's penalties: logit - presence * (count > 0) - frequency * count, where the counts are
+    those of generated tokens, not of the prompt.
     """
 
     name = "presence_penalty and frequency_penalty"
@@ -144,7 +146,7 @@ class CountPenalty:
 
 
 class NoRepeatNgram:
-    """No n tokens in a row come twice (Paulus et al. 2017, arXiv:1705.04304)."""
+    """Forbids tokens that would repeat an n-gram (Paulus et al. 2017, arXiv:1705.04304)."""
 
     name = "no_repeat_ngram_size"
 
@@ -153,10 +155,10 @@ class NoRepeatNgram:
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         tokens = context.tokens
-        places = len(tokens) - self.size + 1  # where n tokens begin that have been written
+        places = len(tokens) - self.size + 1  # number of n-grams so far
         if places <= 0:
             return logits
-        last = tokens[places:]  # the n - 1 tokens that the next one would complete
+        last = tokens[places:]  # the n - 1 tokens that the next token would complete
         repeats = np.ones(places, bool)
         for offset, token in enumerate(last):
             repeats &= tokens[offset : offset + places] == token
@@ -165,7 +167,7 @@ class NoRepeatNgram:
 
 
 class MinLength:
-    """No text ends before its context has `length` tokens."""
+    """Forbids the end tokens until the context has `length` tokens."""
 
     name = "min_tokens or min_length"
 
@@ -178,7 +180,7 @@ class MinLength:
 
 
 class Suppress:
-    """Tokens that are never written; or, with `at`, not where the context has so many tokens."""
+    """Forbids tokens everywhere or, with `at`, only at this context length."""
 
     def __init__(self, tokens: Sequence[int], at: int | None, name: str) -> None:
         self.name = name
@@ -191,8 +193,8 @@ class Suppress:
 
 
 class Forced:
-    """One of these tokens comes next where the context has `at` tokens: the language that mBART
-    begins with, or the end of a text that has no more room.
+    """Forces one of these tokens at context length `at`: mBART's language code at the start, or the
+    end token at the length limit.
     """
 
     def __init__(self, tokens: Sequence[int], at: int, name: str) -> None:

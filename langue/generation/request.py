@@ -1,6 +1,4 @@
-"""What arrives: what a caller asks of the engine. What leaves: what the engine answers, piece by
-piece and whole.
-"""
+"""Requests to the engine, and its answers, incremental and complete."""
 
 import math
 from collections.abc import Sequence
@@ -11,20 +9,20 @@ from langue.errors import LangueError, ModelError
 from langue.generation.sample import Choice, Sampling
 from langue.hub.generation_config import GenerationConfig
 
-# stop: an end token, a stop string, or a constraint that allows nothing more. length: max_tokens,
-# or the model's last position.
+# stop: an end token, a stop string, or a constraint that is complete. length: max_tokens, or the
+# model's last position.
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 
 @dataclass(frozen=True)
 class Beams:
-    """A search for the likeliest whole answers."""
+    """Settings of beam search."""
 
-    width: int  # beginnings that are looked at together
-    n: int = 1  # answers that are kept, at most `width`
-    length_penalty: float = 1.0  # the power of the length that log-probabilities are divided by
-    # True: over when `width` answers are complete; False: when no better one is to be expected of
-    # this length; "never": of any length
+    width: int  # number of beams
+    n: int = 1  # number of hypotheses to return, at most `width`
+    length_penalty: float = 1.0  # exponent of the length by which log-probabilities are divided
+    # True: stop when `width` hypotheses are complete; False: when no better one can be expected at
+    # this length; "never": at any length
     early_stopping: bool | str = False
 
     def __post_init__(self) -> None:
@@ -46,41 +44,44 @@ class Beams:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt, and how to go on from it."""
+    """One prompt, and how to continue it."""
 
-    prompt: Sequence[int]  # token ids; of an encoder-decoder: the source's
+    prompt: Sequence[int]  # token ids; of the source, for an encoder-decoder
     sampling: Sampling = field(default_factory=Sampling)
     config: GenerationConfig = field(default_factory=GenerationConfig)
-    stop: Sequence[str] = ()  # strings that end the text, and are not part of it
-    beams: Beams | None = None  # None: one sequence, whose tokens are the likeliest or drawn
-    sample: int = 0  # which of several answers to one prompt: the seed's draws differ
-    as_text: bool = False  # whether text is wanted, beside token ids
-    prompt_logprobs: bool = False  # whether those of the prompt's tokens are wanted too
-    priority: int = 0  # the higher go first
-    owner: str = ""  # owners take turns, and see nothing of each other's prompts in the cache
-    deadline: float | None = None  # on the clock of who calls `Engine.step`
+    stop: Sequence[str] = ()  # strings that end the text, and are not included in it
+    beams: Beams | None = None  # None: one sequence, greedy or sampled
+    # index among several answers to one prompt, which have different random numbers
+    sample: int = 0
+    as_text: bool = False  # whether text is needed, in addition to token ids
+    prompt_logprobs: bool = False  # whether the log-probabilities of the prompt's tokens are needed
+    priority: int = 0  # higher priorities are admitted first
+    owner: str = ""  # owners are served in turn, and do not share prefixes in the cache
+    deadline: float | None = None  # on the clock of the caller of `Engine.step`
 
 
 @dataclass
 class Completion:
-    """What became of a request: so far, or in the end."""
+    """The answer to a request, partial or complete."""
 
     tokens: list[int] = field(default_factory=list)  # without the end token
     text: str = ""
-    finish_reason: FinishReason | None = None  # None: it goes on
+    finish_reason: FinishReason | None = None  # None: not finished
     error: LangueError | None = None
-    choices: list[Choice] = field(default_factory=list)  # log-probabilities, where asked for
+    choices: list[Choice] = field(default_factory=list)  # log-probabilities, if requested
     prompt_choices: list[Choice | None] = field(default_factory=list)  # None: the first token's
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt's, those whose keys and values were there
-    score: float | None = None  # of beams: log-probability over the power of the length
-    n_best: list["Completion"] = field(default_factory=list)  # of beams, this one first
-    at_last_position: bool = False  # whether it ended since the model has no more positions
+    cached_tokens: int = 0  # number of prompt tokens found in the prefix cache
+    # of beam search: log-probability divided by length ** length_penalty
+    score: float | None = None
+    # of beam search, including this one, which is first
+    n_best: list["Completion"] = field(default_factory=list)
+    at_last_position: bool = False  # whether it ended because the model has no more positions
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What one step adds to a request's answer."""
+    """What one step adds to the answer of a request."""
 
     id: int
     tokens: Sequence[int] = ()
@@ -90,7 +91,7 @@ class Delta:
     error: LangueError | None = None
 
     def followed_by(self, other: "Delta") -> "Delta":
-        """Both as one."""
+        """Return both deltas as one."""
         return Delta(
             self.id,
             [*self.tokens, *other.tokens],

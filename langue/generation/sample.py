@@ -1,10 +1,10 @@
-"""What arrives: the logits of the next token of each sequence. What leaves: the token that is
-chosen, and what of its choosing was asked for.
+"""Sampling: takes the logits of the next token of each sequence; returns the chosen tokens, with
+log-probabilities if requested.
 
-Greedy (temperature 0), or drawn from softmax(logits / temperature) among what filters leave, such
-as the `top_k` likeliest (Fan et al. 2018, arXiv:1805.04833) or the smallest set that holds `top_p`
-of the probability (Holtzman et al. 2019, arXiv:1904.09751). Sequences share nothing: what is drawn
-for one is a function of its own seed and place.
+A token is chosen greedily (temperature 0), or sampled from softmax(logits / temperature) over the
+tokens that the filters keep, such as top-k (Fan et al. 2018, arXiv:1805.04833) and top-p (Holtzman
+et al. 2019, arXiv:1904.09751). Sequences share nothing: the random numbers of each are a function
+of its own seed and position.
 """
 
 import math
@@ -40,32 +40,32 @@ from langue.hub.generation_config import DEFAULT_TOP_K, GenerationConfig
 
 FORCED_BEGIN = "forced_bos_token_id"
 FORCED_END = "forced_eos_token_id"
-COLDEST = 1e-6  # temperature, but for 0: logits divided by less overflow float32
-STRONGEST = 1e6  # penalties and biases: nothing beyond changes more, or overflows
+COLDEST = 1e-6  # smallest temperature above 0; dividing logits by less overflows float32
+STRONGEST = 1e6  # largest penalties and biases; larger ones have no further effect, or overflow
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the tokens of a request are chosen; what stands here counts, whatever its model's
-    generation config says (`sampling_of` reads that).
+    """How the tokens of a request are chosen, regardless of the model's generation config (which
+    `sampling_of` reads).
 
-    Raises ModelError where a value cannot be followed.
+    Raises ModelError for values that are not supported.
     """
 
-    max_tokens: int | None = 64  # new tokens; None: as many as the model's generation config says
-    temperature: float = 0.0  # 0: always the likeliest token
+    max_tokens: int | None = 64  # new tokens; None: as in the model's generation config
+    temperature: float = 0.0  # 0: greedy
     top_k: int = 0  # 0: all
     top_p: float = 1.0
     seed: int = 0
     min_p: float = 0.0
     typical_p: float = 1.0
-    repetition_penalty: float = 1.0  # on all tokens so far, the prompt's too
-    presence_penalty: float = 0.0  # on new tokens only, as the next
+    repetition_penalty: float = 1.0  # on all tokens so far, including the prompt
+    presence_penalty: float = 0.0  # on new tokens only, like the next one
     frequency_penalty: float = 0.0
-    no_repeat_ngram: int = 0  # 0: n tokens in a row may come again
+    no_repeat_ngram: int = 0  # 0: no limit
     min_tokens: int = 0  # new tokens before the text may end
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
-    logprobs: int | None = None  # 0: of the chosen token; k: of the k likeliest too
+    logprobs: int | None = None  # 0: of the chosen token; k: also of the k most probable ones
 
     def __post_init__(self) -> None:
         for name, (kind, is_good, wanted) in RANGES.items():
@@ -89,7 +89,7 @@ class Sampling:
                 raise ModelError(what, do=do)
 
 
-# What each field may be: its kind, its range, and that in words.
+# The type, the range, and a description of the range, of each field.
 RANGES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "max_tokens": (Integral, lambda n: n >= 1, "a whole number from 1 on"),
     "temperature": (
@@ -141,8 +141,8 @@ def sampling_of(
     logit_bias: Mapping[int, float] | None = None,
     logprobs: int | None = None,
 ) -> Sampling:
-    """What the caller gives, and where that is None what the model's generation config says: greedy
-    unless it has `do_sample`.
+    """Return the sampling settings that the caller gives, filled in from the model's generation
+    config where they are None; greedy unless the config has `do_sample`.
     """
     if temperature is None:
         temperature = config.temperature if config.do_sample else 0.0
@@ -151,7 +151,7 @@ def sampling_of(
         top_k = default if config.top_k is None else config.top_k
     if top_p is None:
         top_p = 1.0 if config.top_p is None else config.top_p
-    if min_tokens is None:  # a text that is to be shorter is no contradiction of the caller's
+    if min_tokens is None:  # the caller may ask for less than the config's minimum
         most = config.min_new_tokens if max_tokens is None else max_tokens
         min_tokens = min(config.min_new_tokens, most)
     if repetition_penalty is None:
@@ -176,23 +176,23 @@ def sampling_of(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A chosen token; where asked for, log-probabilities of the model's own distribution, at
+    """A chosen token; if requested, log-probabilities under the model's own distribution, at
     temperature 1 and before any processor.
     """
 
     token: int
     logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, best first
+    top: tuple[tuple[int, float], ...] = ()  # most probable tokens, best first
 
 
 class Chooser:
-    """Chooses the tokens of one sequence, whatever else is in its batch.
+    """Chooses the tokens of one sequence, independently of the rest of its batch.
 
-    context: a decoder's prompt, or the tokens that an encoder-decoder's target starts with; limit:
-    how many tokens may follow; vocabulary: V, how many logits there are; sample: which one of
+    context: a decoder's prompt, or the first tokens of an encoder-decoder's target. limit: maximum
+    number of tokens that may follow. vocabulary: V, the number of logits. sample: index among
     several answers to one request.
 
-    Raises ModelError where a token of the context or of `logit_bias` is not of the vocabulary.
+    Raises ModelError if a token of the context or of `logit_bias` is not in the vocabulary.
     """
 
     def __init__(
@@ -220,35 +220,34 @@ class Chooser:
         )
 
     def fork(self, sample: int) -> "Chooser":
-        """The same sequence so far, which goes on by itself as another answer."""
+        """Return a copy of the sequence, which continues as another answer."""
         other = copy(self)
         other.context = self.context.copy()
         other.sample = sample
         return other
 
     def accept(self, token: int) -> None:
-        """The token was written."""
+        """Append a generated token."""
         self.context.add(token)
 
     def undo(self, count: int) -> None:
-        """The last `count` accepted tokens are taken back, as a draft's that were wrong."""
+        """Take back the last `count` accepted tokens, such as rejected tokens of a draft model."""
         self.context.undo(count)
 
     @property
     def begins_forced(self) -> bool:
-        """Whether the next token is the one that the model's config forces to come first: no part
-        of the text, so that a constraint does not see it.
+        """Whether the model's config forces the next token to be its first one, which is no part of
+        the text and so not subject to a constraint.
         """
         return any(f.name == FORCED_BEGIN and f.is_due(self.context) for f in self.forced)
 
     def process(self, logits: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Logits (V,), in float32, after the processors: what a model's config and the request
-        forbid is -inf.
+        """Return the logits (V,) after all processors, in float32; forbidden tokens are -inf.
 
-        allowed (V,): what a constraint lets come next. It has no say where a language is forced to
-        come first, which is no part of the text; an end is forced only where it allows one.
+        allowed (V,): the tokens that a constraint permits. It does not apply to a forced first
+        token, which is no part of the text; a forced end token must be allowed by it.
 
-        Raises ModelError where no token is left.
+        Raises ModelError if no token is left.
         """
         logits = logits.float()
         for processor in self.processors:
@@ -272,14 +271,14 @@ class Chooser:
     def _weights(
         self, logits: Tensor, allowed: Tensor | None
     ) -> tuple[NDArray[np.int64] | None, NDArray[np.float32]]:
-        """The tokens (C,) that may be drawn, None for all, and their weights (C,), the highest
-        1.
+        """Return the tokens (C,) that may be sampled, None for all, and their weights (C,), of
+        which the highest is 1.
         """
         found = self.process(logits, allowed).cpu().numpy()
         tokens = None
         if self.sampling.temperature == 0:
             return np.asarray([found.argmax()]), np.ones(1, np.float32)
-        with np.errstate(over="ignore"):  # what is so far below the highest weighs nothing
+        with np.errstate(over="ignore"):  # underflow: such a token has weight 0
             found = np.divide(
                 found - found.max(), np.float32(self.sampling.temperature), dtype=np.float32
             )
@@ -290,7 +289,9 @@ class Chooser:
         return tokens, np.exp(found - found.max())
 
     def probabilities(self, logits: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """The distribution that a token is drawn from: (V,) float64 on the host, whose sum is 1."""
+        """Return the distribution that the next token is sampled from: (V,) float64 on the host,
+        with sum 1.
+        """
         tokens, weights = self._weights(logits, allowed)
         exact = torch.from_numpy(weights).double()
         exact /= exact.sum()
@@ -301,10 +302,11 @@ class Chooser:
         )
 
     def uniform(self, which: int = 0) -> float:
-        """A number in [0, 1) that belongs to the next token: a function of seed, sample and number
-        of new tokens alone. which: 0 is for the draw, 1 to 3 for others, as of a draft's tests.
+        """Return a random number in [0, 1) for the next token: a function of seed, sample and
+        number of new tokens alone.
 
-        Philox (Salmon et al. 2011, doi:10.1145/2063384.2063405), as NumPy has it.
+        which: 0 for the sampled token, 1 to 3 for other uses. Philox (Salmon et al. 2011,
+        doi:10.1145/2063384.2063405), as in NumPy.
         """
         key = np.asarray([self.sampling.seed, self.sample], np.uint64)
         new = self.context.length - self.context.given
@@ -312,9 +314,9 @@ class Chooser:
         return float(generator.random_raw(4)[which] >> np.uint64(11)) * 2.0**-53
 
     def choose(self, logits: Tensor, allowed: Tensor | None = None) -> Choice:
-        """The next token, which is not yet accepted; logits (V,) of the model, allowed (V,).
+        """Choose the next token, without accepting it; logits (V,) of the model, allowed (V,).
 
-        Raises ModelError where the logits are NaN or Inf, or every token is forbidden.
+        Raises ModelError if the logits are NaN or Inf, or every token is forbidden.
         """
         (choice,) = choose(logits[None], [self], [allowed])
         if isinstance(choice, ModelError):
@@ -322,7 +324,7 @@ class Chooser:
         return choice
 
     def _choose(self, logits: Tensor, allowed: Tensor | None) -> Choice:
-        """As `choose`, of logits that are finite where they are highest."""
+        """Choose like `choose`, given that the highest logit is finite."""
         tokens, weights = self._weights(logits, allowed)
         place = draw(weights, self.uniform()) if len(weights) > 1 else 0
         token = place if tokens is None else int(tokens[place])
@@ -335,24 +337,24 @@ class Chooser:
 
 
 def draw(weights: NDArray[np.floating[Any]], uniform: float) -> int:
-    """The place of a draw from weights (C,), which need not sum to 1, by the inverse of their
-    distribution function, in float64.
+    """Sample an index from weights (C,), which need not sum to 1, by the inverse of their
+    cumulative distribution, in float64.
     """
     so_far = filters.running_sum(weights)
     total = so_far[-1]
-    last = int(np.searchsorted(so_far, total))  # what follows weighs nothing
+    last = int(np.searchsorted(so_far, total))  # the weights after it are 0
     return min(int(np.searchsorted(so_far, uniform * total, "right")), last)
 
 
 def choose(
     logits: Tensor, choosers: Sequence[Chooser], allowed: Sequence[Tensor | None]
 ) -> list[Choice | ModelError]:
-    """One token for each row of logits (N, V), none of which is accepted yet; the error of a row
-    that has no choice, beside which the others go on.
+    """Choose one token for each row of logits (N, V), without accepting it; a row without a choice
+    gets an error, and does not affect the others.
 
-    allowed: of each row (V,) what may come next, or None.
+    allowed: for each row the mask (V,) of the permitted tokens, or None.
     """
-    highest, likeliest = _likeliest(logits)
+    highest, likeliest = _argmax(logits)
     made: list[Choice | ModelError] = []
     for row, chooser in enumerate(choosers):
         if not math.isfinite(highest[row]):
@@ -369,10 +371,10 @@ def choose(
     return made
 
 
-def _likeliest(logits: Tensor) -> tuple[list[float], list[int]]:
-    """The highest logit of each row, NaN where any is, and its place, the first of equals."""
+def _argmax(logits: Tensor) -> tuple[list[float], list[int]]:
+    """Return the highest logit of each row, NaN if any is, and its index, the first of ties."""
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
-        rows = logits.numpy()  # a tenth of the time that `Tensor.max` takes
+        rows = logits.numpy()  # takes a tenth of the time of `Tensor.max`
         places = rows.argmax(-1)
         return rows[np.arange(len(rows)), places].tolist(), places.tolist()
     found = logits.max(-1)
@@ -382,7 +384,10 @@ def _likeliest(logits: Tensor) -> tuple[list[float], list[int]]:
 def processors_of(
     sampling: Sampling, config: GenerationConfig, given: int
 ) -> list[LogitsProcessor]:
-    """Those that change something, in the order of `transformers`; given: tokens of the context."""
+    """Return the processors that have an effect, in the order of `transformers`.
+
+    given: number of context tokens.
+    """
     found: list[LogitsProcessor] = []
     biases = dict(config.sequence_bias)
     biases |= {(int(token),): float(bias) for token, bias in sampling.logit_bias.items()}
@@ -402,15 +407,16 @@ def processors_of(
         found.append(MinLength(least, config.end))
     if config.suppress:
         found.append(Suppress(config.suppress, None, "suppress_tokens"))
-    if config.begin_suppress:  # after a token that is forced to come first
+    if config.begin_suppress:  # at the position after a forced first token, if there is one
         at = given + (config.forced_bos is not None and given == 1)
         found.append(Suppress(config.begin_suppress, at, "begin_suppress_tokens"))
     return found
 
 
 def forced_of(config: GenerationConfig, given: int, limit: int) -> list[Forced]:
-    """What the config forces to come first and last; limit: how many tokens may follow the context,
-    whose tokens are `given`.
+    """Return the forced first and last tokens of the config.
+
+    given: number of context tokens. limit: maximum number of tokens after them.
     """
     found = []
     if config.forced_bos is not None and given == 1:
@@ -421,7 +427,7 @@ def forced_of(config: GenerationConfig, given: int, limit: int) -> list[Forced]:
 
 
 def filters_of(sampling: Sampling, config: GenerationConfig) -> list[Filter]:
-    """Those that change something, in the order of `transformers`."""
+    """Return the filters that have an effect, in the order of `transformers`."""
     asked: list[tuple[bool, Filter]] = [
         (sampling.top_k > 0, partial(filters.top_k, k=sampling.top_k)),
         (sampling.top_p < 1, partial(filters.top_p, p=sampling.top_p)),

@@ -1,7 +1,8 @@
-"""What arrives: a JSON Schema. What leaves: the same schema, if all of its keywords are supported.
+"""Validation of JSON Schemas: takes a JSON Schema; returns the same schema if all of its keywords
+are supported.
 
-An unknown keyword would be dropped in silence, and the text would not be what was asked for; so it
-is refused by name. Keywords are those of JSON Schema draft 2020-12 and its predecessors.
+An unknown keyword would be ignored silently, and the text would not match the schema; so it is
+rejected by name. The keywords are those of JSON Schema draft 2020-12 and its predecessors.
 """
 
 import json
@@ -11,7 +12,7 @@ from urllib.parse import unquote
 
 from langue.errors import ModelError
 
-# What a keyword holds: a schema, a list of schemas, schemas by name, or values of a type.
+# What each keyword contains: a schema, a list of schemas, schemas by name, or values of a type.
 SCHEMA = {"additionalProperties", "items", "additionalItems"}
 SCHEMAS = {"anyOf", "oneOf", "allOf", "prefixItems", "items"}
 NAMED = {"properties", "patternProperties", "$defs", "definitions"}
@@ -20,15 +21,17 @@ COUNTS = {"minItems", "maxItems", "minLength", "maxLength", "minProperties", "ma
 TEXTS = {"pattern", "format", "$ref", "$id", "id", "$schema", "$anchor", "title", "description"}
 LISTS = {"enum", "required"}
 OTHERS = {"type", "const"}
-# Keywords that do not restrict which values are valid.
+# Keywords that do not restrict the valid values.
 REMARKS = {"default", "examples", "$comment", "readOnly", "writeOnly", "deprecated"}
-REMARKS |= {"discriminator"}  # a hint beside oneOf
+REMARKS |= {"discriminator"}  # a hint that accompanies oneOf
 KNOWN = SCHEMA | SCHEMAS | NAMED | NUMBERS | COUNTS | TEXTS | LISTS | OTHERS | REMARKS
-SHOWN = 60  # characters of a value that an error shows
+SHOWN = 60  # characters of a value that an error message shows
 
 
 def checked_schema(schema: Any) -> dict[str, Any]:
-    """The schema as an object. ModelError names a keyword that is not supported, and its place."""
+    """Return the schema as an object; raise ModelError with the name and position of an unsupported
+    keyword.
+    """
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
@@ -37,16 +40,17 @@ def checked_schema(schema: Any) -> dict[str, Any]:
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
     for _ in _parts(schema):
-        pass  # each part is checked as it is reached
+        pass  # each part is checked when it is reached
     found: dict[str, Any] = schema
     return found
 
 
 def never_ends(schema: dict[str, Any]) -> bool:
-    """Whether each valid value contains another valid value of the same schema, and so is infinite.
+    """Return whether every valid value contains another valid value of the same schema, and so is
+    infinite.
 
-    The least fixed point of "has a finite value", as far as it follows from types, references and
-    required parts; other keywords are not considered.
+    Computes the least fixed point of "has a finite value" from types, references and required
+    parts; other keywords are not considered.
     """
     finite = set[int]()  # identities of the schemas that are known to have a finite value
     parts = list(_parts(schema))
@@ -60,7 +64,7 @@ def never_ends(schema: dict[str, Any]) -> bool:
 
 
 def _may_end(part: Mapping[str, Any], root: dict[str, Any], finite: set[int]) -> bool:
-    """Whether a schema has a finite value, given the schemas that are known to have one."""
+    """Return whether a schema has a finite value, given the schemas that are known to have one."""
 
     def ends(each: Any) -> bool:
         return not isinstance(each, Mapping) or id(each) in finite
@@ -74,8 +78,8 @@ def _may_end(part: Mapping[str, Any], root: dict[str, Any], finite: set[int]) ->
 
 
 def _required_parts(part: Mapping[str, Any], root: dict[str, Any]) -> list[Any]:
-    """The schemas that a value of this schema must contain or satisfy; None for a part that is not
-    described.
+    """Return the schemas that a value of this schema must contain or satisfy; None for a part
+    without a schema.
     """
     required = list(part.get("allOf", []))
     if "$ref" in part:
@@ -95,7 +99,7 @@ def _required_parts(part: Mapping[str, Any], root: dict[str, Any]) -> list[Any]:
 
 
 def _target(reference: str, root: dict[str, Any]) -> Any:
-    """The part of the schema that a reference points to; None for a reference out of it."""
+    """Return the part of the schema that a reference points to; None for an external reference."""
     if not reference.startswith("#"):
         return None
     found: Any = root
@@ -112,7 +116,7 @@ def _target(reference: str, root: dict[str, Any]) -> Any:
 
 
 def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """The schema and all schemas within it. ModelError where one is invalid."""
+    """Yield the schema and all schemas within it; raise ModelError if one is invalid."""
     left = [("#", schema)]
     while left:
         where, part = left.pop()
@@ -132,7 +136,7 @@ def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _check(where: str, key: Any, value: Any) -> None:
-    """ModelError where a keyword is unknown, or its value is not of the keyword's type."""
+    """Raise ModelError if a keyword is unknown, or its value does not have the right type."""
     if not isinstance(key, str):
         raise _error(where, f"{key!r} is no keyword", "keywords are strings")
     is_extension = key.startswith("x-") and key != "x-guidance"
@@ -158,7 +162,7 @@ def _check(where: str, key: Any, value: Any) -> None:
 
 
 def _schemas_in(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The schemas that a keyword holds, each with the end of its path."""
+    """Yield the schemas in the value of a keyword, each with the end of its path."""
     if key in SCHEMAS and isinstance(value, list):
         for index, each in enumerate(value):
             yield f"/{index}", each

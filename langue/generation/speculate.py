@@ -1,10 +1,10 @@
-"""What arrives: sequences that are being written. What leaves: guesses of their next tokens, which
-the model checks in one step where it would write them in several.
+"""Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192): takes sequences in decoding;
+proposes their next tokens, which the model verifies in one step instead of several.
 
-Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192) with a rule that changes no text: the
-model chooses the token at each guessed place as it always does, with the draw that belongs to this
-place, and a guess is right where it is the token that was chosen. What is written is then what
-would have been written without guesses, but where rounding decides between two tokens.
+The acceptance rule does not change the text: the model chooses the token at each speculated
+position as it always does, with the random number of that position, and a proposed token is
+accepted if it is the chosen one. The text is then the same as without speculation, except where
+rounding decides between two tokens.
 """
 
 from abc import ABC, abstractmethod
@@ -21,29 +21,29 @@ from langue.model.cache import PagedKeys, Pages, Span
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import Step
 
-LONGEST_MATCH = 4  # tokens at a sequence's end that are looked up
+LONGEST_MATCH = 4  # length of the n-gram at the end of a sequence that is looked up
 SHORTEST_MATCH = 2
 
 
 class Drafter(ABC):
-    """Guesses how sequences go on."""
+    """Proposes the next tokens of sequences."""
 
     @abstractmethod
     def page_bytes(self) -> int:
-        """What it keeps of one page."""
+        """Return the bytes that it needs for one page."""
 
     @abstractmethod
     def make_pages(self, count: int, device: torch.device) -> None:
-        """Room for what it keeps, page by page as the model's own."""
+        """Allocate its own storage for the pages of the model."""
 
     @abstractmethod
     def propose(self, jobs: Sequence[SampleJob], counts: Sequence[int]) -> list[list[int]]:
-        """At most so many next tokens of each."""
+        """Return at most `counts` next tokens for each job."""
 
 
 class PromptLookup(Drafter):
-    """What followed the same few tokens before, in the prompt or since (Saxena 2023): for answers
-    that repeat parts of their prompt.
+    """Prompt lookup decoding (Saxena 2023): proposes what followed the last few tokens earlier in
+    the sequence, for answers that repeat parts of their prompt.
     """
 
     def page_bytes(self) -> int:
@@ -57,7 +57,9 @@ class PromptLookup(Drafter):
 
 
 def look_up(tokens: Sequence[int], count: int) -> list[int]:
-    """What followed the last time that the longest possible end of the tokens came before."""
+    """Return what followed the most recent occurrence of the longest suffix that occurred
+    before.
+    """
     known = np.asarray(tokens, np.int64)
     for size in range(min(LONGEST_MATCH, len(known) - 1), SHORTEST_MATCH - 1, -1):
         windows = np.lib.stride_tricks.sliding_window_view(known[:-1], size)
@@ -69,8 +71,8 @@ def look_up(tokens: Sequence[int], count: int) -> list[int]:
 
 
 class DraftModel(Drafter):
-    """A smaller model with the same vocabulary, whose keys and values stand in pages beside the
-    model's own, under the same numbers.
+    """A smaller model with the same vocabulary, whose keys and values are in pages of its own with
+    the same page numbers.
     """
 
     def __init__(self, model: LanguageModel, target: LanguageModel) -> None:
@@ -94,8 +96,8 @@ class DraftModel(Drafter):
         self.pages = Pages(self.model.body.config, count, torch.float32, device)
 
     def propose(self, jobs: Sequence[SampleJob], counts: Sequence[int]) -> list[list[int]]:
-        """Each by the draws that the model will choose by, so that they agree where the two models'
-        distributions do.
+        """Propose tokens with the random numbers that the model will choose by, so that both choose
+        the same token wherever their distributions agree.
         """
         guessed: list[list[int]] = [[] for _ in jobs]
         for place in range(max(counts, default=0)):
@@ -107,14 +109,15 @@ class DraftModel(Drafter):
             for row, scores in zip(going, logits, strict=True):
                 chooser = jobs[row].chooser
                 (choice,) = choose(scores[None], [chooser], [None])
-                if isinstance(choice, ModelError):  # of the draft: the model itself goes on
+                # of the draft model only; the model itself continues
+                if isinstance(choice, ModelError):
                     counts = [*counts[:row], 0, *counts[row + 1 :]]
                     continue
                 chooser.accept(choice.token)
                 guessed[row].append(choice.token)
         for job, tokens in zip(jobs, guessed, strict=True):
             job.chooser.undo(len(tokens))
-            # the last guess is not read, and those that prove wrong are read anew
+            # the last proposed token was not fed back, and rejected ones are recomputed
             job.rows[0].drafted = min(job.rows[0].drafted, len(job.rows[0].tokens))
         return guessed
 
@@ -123,7 +126,7 @@ class DraftModel(Drafter):
         return self.model.body.config.longest
 
     def _logits(self, jobs: Sequence[SampleJob], guessed: Sequence[Sequence[int]]) -> torch.Tensor:
-        """What comes next by the draft model, (N, V), after each job's tokens and guesses."""
+        """Return the draft model's logits (N, V) after each job's tokens and proposed tokens."""
         assert self.pages is not None
         device = self.pages.data.device
         tokens: list[int] = []

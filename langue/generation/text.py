@@ -1,13 +1,13 @@
-"""What arrives: tokens, one at a time. What leaves: their text, as far as nothing that follows can
-change it.
+"""Streaming detokenization: takes tokens one at a time; returns the part of their text that no
+later token can change.
 
-Three things hold text back. A character whose bytes are not all there, and a run of byte tokens,
-which the decoder drops whole where it is not UTF-8. The last character as a reader sees it, which
-a combining mark or a joiner may still change (grapheme clusters, Unicode Standard Annex 29). And
-whatever may be the beginning of a stop string.
+Text is held back for three reasons: incomplete characters and runs of byte tokens, which the
+decoder drops as a whole if they are not UTF-8; the last grapheme cluster, which a combining mark or
+a joiner may still extend (Unicode Standard Annex 29); and anything that may be the start of a stop
+string.
 
-A text is not decoded anew at each token, but the last few tokens are, and what these have more
-than before is new.
+Not the whole text is decoded at each token, but only the last few tokens; the text that they have
+in addition to the previous time is new.
 """
 
 import os
@@ -18,61 +18,64 @@ from langue.errors import ModelError
 from langue.text.tokenizers.decoding import Decoding, decoding_of
 from langue.text.tokenizers.tokenizer import HALF, Tokenizer
 
-WINDOW = 8  # tokens that are decoded before a new one: a character has at most four bytes
-MOST_RUN = 64  # byte tokens that are held back; characters of a longer run are given out
-MOST_CLUSTER = 32  # code points of one character as a reader sees it that are held back
-UNKNOWN_DECODER = 16  # characters held back where a decoder may change what it has written
+WINDOW = 8  # tokens decoded before a new one; a character has at most four bytes
+MOST_RUN = 64  # byte tokens that are held back; longer runs are returned by whole characters
+MOST_CLUSTER = 32  # code points of a grapheme cluster that are held back
+UNKNOWN_DECODER = 16  # characters held back for decoders that may change earlier text
 _JOINER = "\u200d"
 
 
 class TextStream:
-    """The text of tokens as they come, up to the first stop string.
+    """The text of a stream of tokens, up to the first stop string.
 
-    What `add` gives out, joined, is the second text of `Tokenizer.continuation(context, tokens)`,
-    or `Tokenizer.decode(tokens)` where context is None; it ends before a stop string. Of several
-    stop strings that one ends the text whose last character comes first, and of those the longest:
-    how the text is cut into tokens makes no difference.
+    The joined results of `add` and `finish` equal the second text of
+    `Tokenizer.continuation(context, tokens)`, or `Tokenizer.decode(tokens)` if context is None, up
+    to a stop string. Of several stop strings the one whose last character comes first ends the
+    text, and of those the longest: the tokenization of the text makes no difference.
 
-    One exception: of a run of more than MOST_RUN byte tokens the whole characters are given out,
-    and stay, where `decode` would drop them for a byte that comes later and is no UTF-8.
+    One exception: the whole characters in a run of more than MOST_RUN byte tokens are returned and
+    stay, even if `decode` would drop them because of a later byte that is not UTF-8.
     """
 
     def __init__(
         self, tokenizer: Tokenizer, context: Sequence[int] | None = None, stop: Sequence[str] = ()
     ) -> None:
-        """context: a decoder's prompt; None: the tokens are decoded alone. ModelError where a stop
-        string is empty.
+        """context: a decoder's prompt; None: the tokens are decoded on their own.
+
+        Raises ModelError if a stop string is empty.
         """
         self._tokenizer = tokenizer
         self._decoding = decoding_of(tokenizer)
         self._stops = [_Stop(each) for each in dict.fromkeys(stop)]
         self._given = list[str]()
-        self._held = ""  # final, but for what follows in the same character or stop string
+        # final, except for what follows in the same grapheme cluster or stop string
+        self._held = ""
         self.stopped = False
-        self._is_broken = False  # within a run of byte tokens that is no UTF-8
+        self._is_broken = False  # within a run of byte tokens that is not UTF-8
         known = [token for token in context or () if not self._decoding.skips(token)]
         self._window = self._cut(known)
-        self._before = len(self._window)  # tokens of the context in the window
-        self._run = _trailing(self._window, self._decoding)
+        self._before = len(self._window)  # number of context tokens in the window
+        self._run = _trailing_bytes(self._window, self._decoding)
         self._base = "" if context is None else self._tokenizer.decode(self._window)
-        # characters of the window's text that are given; None: it depends on what follows
+        # number of characters of the window's text that were returned; None: it depends on later
+        # tokens
         self._taken: int | None = None if self._base else 0
 
     @property
     def text(self) -> str:
-        """What was given out so far."""
+        """All text that was returned so far."""
         joined = "".join(self._given)
         self._given = [joined] if joined else []
         return joined
 
     def add(self, token: int) -> str:
-        """Take the next token; give the new text that nothing can take back, often empty."""
+        """Add a token, and return the new text that is final, which is often empty."""
         if self.stopped or self._decoding.skips(token):
             return ""
         return self._give(self._next(token), is_last=False)
 
     def finish(self) -> str:
-        """The text that was held back; no token may follow."""
+        """Return the text that was held back; no token may follow."""
         if self.stopped:
             return ""
         if self._taken is None:
@@ -86,7 +89,7 @@ class TextStream:
         return self._give(rest, is_last=True)
 
     def _next(self, token: int) -> str:
-        """The text that is final with this token."""
+        """Return the text that this token makes final."""
         if not self._decoding.is_local:
             return self._next_of_whole(token)
         byte = self._decoding.run_bytes.get(token)
@@ -107,11 +110,11 @@ class TextStream:
         return final
 
     def _next_of_run(self) -> str:
-        """The text that is final where the last token is a byte of a run."""
+        """Return the final text after a byte token."""
         whole = _is_utf8(self._run)
         if whole is None:
             return ""
-        # What becomes of a run that the context began is told by what ends it.
+        # How a run that starts in the context is decoded depends on what ends it.
         is_open = self._taken is None
         length = len(self._window) - self._before if is_open else len(self._run)
         if length < MOST_RUN and (is_open or whole):
@@ -120,19 +123,19 @@ class TextStream:
         final = self._settle(text, len(text))
         self._run.clear()
         self._is_broken = not whole
-        # What follows is decoded as a run of its own.
+        # What follows is decoded as a new run.
         self._window = list(self._decoding.anchor)
         self._taken = len(self._tokenizer.decode(self._window))
         return final
 
     def _next_of_whole(self, token: int) -> str:
-        """For decoders that are not known: the whole text anew."""
+        """Return the final text for an unknown decoder, by decoding the whole text again."""
         self._window.append(token)
         text = self._tokenizer.decode(self._window)
         return self._settle(text, max(self._taken or 0, len(text) - UNKNOWN_DECODER))
 
     def _settle(self, text: str, end: int) -> str:
-        """What is new in the window's text, of which `end` characters are final."""
+        """Return what is new in the window's text, of which `end` characters are final."""
         if self._taken is None:
             if text[:end].startswith(self._base):
                 self._taken = len(self._base)
@@ -146,10 +149,10 @@ class TextStream:
         return final
 
     def _cut(self, tokens: Sequence[int]) -> list[int]:
-        """The last of the tokens, as many as decide how one that follows is decoded."""
+        """Return the last tokens, as many as affect how a following token is decoded."""
         if not self._decoding.is_local:
             return list(tokens)
-        start = len(tokens) - len(_trailing(tokens, self._decoding))
+        start = len(tokens) - len(_trailing_bytes(tokens, self._decoding))
         while start > 0:
             end = start
             start = max(0, start - WINDOW)
@@ -158,7 +161,7 @@ class TextStream:
         return list(tokens[start:])
 
     def _give(self, new: str, is_last: bool) -> str:
-        """Of what is held and what is new, that which cannot be taken back any more."""
+        """Return the part of the held and the new text that can no longer change."""
         self._held += new
         cut = self._find_stop(new)
         if cut is not None:
@@ -169,7 +172,7 @@ class TextStream:
             end = len(self._held)
             if not is_last:
                 possible = max((stop.matched for stop in self._stops), default=0)
-                end = min(end - possible, _closed(self._held))
+                end = min(end - possible, _final_length(self._held))
             out = self._held[:end]
             self._held = self._held[end:]
         if out:
@@ -177,7 +180,9 @@ class TextStream:
         return out
 
     def _find_stop(self, new: str) -> int | None:
-        """Where in the held text the stop string begins that the new characters end first."""
+        """Return the start, in the held text, of the stop string that ends first within the new
+        characters.
+        """
         if not self._stops:
             return None
         behind = len(self._held) - len(new)
@@ -189,8 +194,8 @@ class TextStream:
 
 
 class _Stop:
-    """How much of a stop string a text ends with, read character by character (Knuth, Morris and
-    Pratt 1977).
+    """The length of the longest prefix of a stop string that a text ends with, updated character by
+    character (Knuth, Morris and Pratt 1977).
     """
 
     def __init__(self, text: str) -> None:
@@ -199,7 +204,8 @@ class _Stop:
         self.text = text
         self.size = len(text)
         self.matched = 0
-        self._shorter = [0] * (self.size + 1)  # where so many match: how many if the next does not
+        # for each matched length, the one to fall back to after a mismatch
+        self._shorter = [0] * (self.size + 1)
         length = 0
         for index in range(1, self.size):
             while length and text[index] != text[length]:
@@ -208,7 +214,7 @@ class _Stop:
             self._shorter[index + 1] = length
 
     def ends_with(self, character: str) -> bool:
-        """Read a character; whether the whole string was read."""
+        """Read a character, and return whether the whole string was read."""
         if self.matched == self.size:
             self.matched = self._shorter[self.size]
         while self.matched and self.text[self.matched] != character:
@@ -217,8 +223,8 @@ class _Stop:
         return self.matched == self.size
 
 
-def _trailing(tokens: Sequence[int], decoding: Decoding) -> bytearray:
-    """The bytes of the run that the tokens end with."""
+def _trailing_bytes(tokens: Sequence[int], decoding: Decoding) -> bytearray:
+    """Return the bytes of the run of byte tokens at the end."""
     found = bytearray()
     for token in reversed(tokens):
         byte = decoding.run_bytes.get(token)
@@ -230,29 +236,30 @@ def _trailing(tokens: Sequence[int], decoding: Decoding) -> bytearray:
 
 
 def _is_utf8(run: bytearray) -> bool | None:
-    """Whether the bytes are whole characters; None where the last one is not yet."""
+    """Return whether the bytes are complete characters; None if only the last one is incomplete."""
     try:
         run.decode()
     except UnicodeDecodeError as error:
-        # so says Python of a character that ends with the bytes, and of nothing else
+        # Python's reason for exactly this case
         return None if error.reason == "unexpected end of data" else False
     return True
 
 
-def _closed(text: str) -> int:
-    """How many code points of a text no code point that follows can change the look of."""
+def _final_length(text: str) -> int:
+    """Return the number of code points whose appearance no later code point can change."""
     if not text or (text[-1].isspace() and text[-1] != "\r"):
         return len(text)
     start = len(text) - 1
     least = max(0, len(text) - MOST_CLUSTER)
-    while start > least and _goes_on(text, start):
+    while start > least and _continues_cluster(text, start):
         start -= 1
     return len(text) if start == least > 0 else start
 
 
-def _goes_on(text: str, at: int) -> bool:
-    """Whether the code point at a place is of the same character, as a reader sees it, as the one
-    before. Said too often rather than too seldom: the text then comes a little later.
+def _continues_cluster(text: str, at: int) -> bool:
+    """Return whether a code point belongs to the same grapheme cluster as the one before.
+
+    Errs on the side of yes, which only delays the text a little.
     """
     before = text[at - 1]
     here = text[at]
@@ -265,7 +272,8 @@ def _goes_on(text: str, at: int) -> bool:
     return before == _JOINER or virama or _extends(here) or korean
 
 
-_FLAGS = "".join(chr(code) for code in range(0x1F1E6, 0x1F200))  # letters that make flags in pairs
+# regional indicators, which form flags in pairs
+_FLAGS = "".join(chr(code) for code in range(0x1F1E6, 0x1F200))
 
 
 def _is_flag(character: str) -> bool:
@@ -273,7 +281,7 @@ def _is_flag(character: str) -> bool:
 
 
 def _is_first_of_syllable(character: str) -> bool:
-    """A Korean letter that begins a syllable."""
+    """Return whether a Korean letter can start a syllable."""
     return "\u1100" <= character <= "\u115f" or "\ua960" <= character <= "\ua97f"
 
 
@@ -282,8 +290,8 @@ def _is_syllable_or_first(character: str) -> bool:
 
 
 def _extends(character: str) -> bool:
-    """Combining marks, joiners, emoji's variants and skin tones, tags, Japanese voicing marks, and
-    Korean letters within a syllable.
+    """Return whether a character extends a cluster: combining marks, joiners, emoji variants and
+    skin tones, tags, Japanese voicing marks, and Korean letters within a syllable.
     """
     return (
         unicodedata.category(character)[0] == "M"

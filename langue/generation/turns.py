@@ -1,30 +1,33 @@
-"""What arrives: owners of requests, and what each has had. What leaves: whose turn it is."""
+"""Fair queueing: keeps what each owner of requests has received, and so whose turn it is."""
 
 from collections.abc import Iterable
 
 
 class Turns:
-    """Who has had least goes first, however many requests another has waiting."""
+    """Serves the owner who has received the least first, however many requests another has
+    waiting.
+    """
 
     def __init__(self) -> None:
-        self._had: dict[str, int] = {}
+        self._received: dict[str, int] = {}
 
     def __getitem__(self, owner: str) -> int:
-        return self._had.get(owner, 0)
+        return self._received.get(owner, 0)
 
     def join(self, owner: str, others: Iterable[str]) -> None:
-        """Let in an owner who has nothing waiting or running, beside those who have: as if it had
-        had as much as the least of them, so that who comes late does not hold up the rest until it
-        has caught up (start-time fair queueing, Goyal et al. 1996).
+        """Add an owner who has nothing waiting or running.
+
+        It starts at the lowest amount of the present owners, so that a latecomer does not block the
+        others until it has caught up (start-time fair queueing, Goyal et al. 1996).
         """
         present = set(others)
         if present and owner not in present:
-            self._had[owner] = max(self[owner], min(self[each] for each in present))
+            self._received[owner] = max(self[owner], min(self[each] for each in present))
 
     def take(self, owner: str, amount: int) -> None:
-        """Note what an owner has been given."""
-        self._had[owner] = self[owner] + amount
+        """Record that an owner has received something."""
+        self._received[owner] = self[owner] + amount
 
     def clear(self) -> None:
-        """Begin anew: nobody waits."""
-        self._had.clear()
+        """Reset all amounts, when nobody waits."""
+        self._received.clear()

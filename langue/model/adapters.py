@@ -1,19 +1,21 @@
-"""What arrives: a model whose matrices are frozen. What leaves: the same with a few trained numbers
-beside some of its linear maps.
+"""Adapters: takes a model whose matrices are frozen; returns the same model with a few trained
+parameters on some of its linear maps.
 
-Of a map y = x W^T + b with W (O, I), for the rows that an adapter covers:
+For a map y = x W^T + b with W (O, I), restricted to the rows that an adapter covers:
 
-LoRA (Hu et al. 2021, arXiv:2106.09685): y + s (x A^T) B^T, A (R, I), B (O, R), s = alpha / R;
-rank-stabilised (Kalajdzievski 2023, arXiv:2312.03732): s = alpha / sqrt(R).
-DoRA (Liu et al. 2024, arXiv:2402.09353, eq. 5): x V^T m / |V| + b with V = W + s B A, |V| the norms
-of its rows (O,), through which no gradient flows (section 4.3), and magnitudes m (O,) that are |W|
-at first.
-IA3 (Liu et al. 2022, arXiv:2205.05638): l * y with l (O,), or, where it scales what a feed-forward
-map reads, (l * x) W^T + b with l (I,).
+LoRA (Hu et al. 2021, arXiv:2106.09685): y + s (x A^T) B^T with A (R, I), B (O, R) and s = alpha /
+R; rank-stabilised (Kalajdzievski 2023, arXiv:2312.03732): s = alpha / sqrt(R).
 
-A model with adapters is a new tree of modules that `with_adapters` makes by a table, and shares
-every tensor of the old one. Where one of our matrices is several published ones, one above the
-other, each of them has an adapter of its own for its rows (`Patch`).
+DoRA (Liu et al. 2024, arXiv:2402.09353, eq. 5): x V^T m / |V| + b with V = W + s B A, the norms |V|
+of its rows (O,), which are detached from the gradient (section 4.3), and magnitudes m (O,),
+initially |W|.
+
+IA3 (Liu et al. 2022, arXiv:2205.05638): l * y with l (O,), or, for the input of a feed-forward map,
+(l * x) W^T + b with l (I,).
+
+A model with adapters is a new tree of modules, which `with_adapters` builds and which shares all
+tensors with the old one. If one of langue's matrices consists of several published ones, stacked by
+rows, each of these has an adapter of its own for its rows (`Patch`).
 """
 
 import copy
@@ -34,24 +36,24 @@ from langue.model.weight_linear import FrozenWeightLinear, WeightLinear, rebuilt
 
 M = TypeVar("M", bound=nn.Module)
 Method = Literal["lora", "dora", "ia3", "ia3_input"]
-# What each method trains, by the names of its parameters.
+# The names of the parameters that each method trains.
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "lora": ("a", "b"),
     "dora": ("a", "b", "magnitude"),
     "ia3": ("scales",),
     "ia3_input": ("scales",),
 }
-# Parameters that belong to what a map reads, and not to its rows: those of one published matrix
-# that is two of ours are one tensor.
+# Parameters that belong to the input of a map and not to its rows: if one published matrix is two
+# of langue's, both share this tensor.
 OF_INPUTS = ("a",)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """An adapter of some rows of one of our linear maps.
+    """An adapter of some rows of one of langue's linear maps.
 
-    layer: its module's name; begin, end: the rows; published: the name of the matrix that they are
-    elsewhere. rank and scale are LoRA's and DoRA's.
+    layer: name of its module. begin, end: the rows. published: name of the published matrix with
+    these rows. rank and scale apply to LoRA and DoRA.
     """
 
     layer: str
@@ -64,11 +66,11 @@ class Patch:
     dropout: float = 0.0
 
 
-Values = Mapping[str, Tensor]  # what an adapter's parameters hold, by their names
+Values = Mapping[str, Tensor]  # the parameters of an adapter, by name
 
 
 def _parameter(value: Tensor) -> nn.Parameter:
-    """Itself, where it is one already."""
+    """Return a tensor as a parameter; a parameter stays the same object."""
     return value if isinstance(value, nn.Parameter) else nn.Parameter(value)
 
 
@@ -82,14 +84,14 @@ class Part(nn.Module):
 
     @abstractmethod
     def forward(self, x: Tensor, out: Tensor, base: nn.Module, rows: slice) -> Tensor:
-        """What the map gives with the adapter in these of its rows: x (..., I) -> (..., O).
+        """Return the adapted output of some of its rows: x (..., I) -> (..., O).
 
-        out (..., O): what the map itself gives there; base: the map.
+        out (..., O): output of the map itself. base: the map.
         """
 
     @abstractmethod
     def merged(self, weight: Tensor) -> Tensor:
-        """The matrix, (O, I) in fp32, that does the same alone."""
+        """Return the merged matrix, (O, I) in fp32."""
 
 
 class LowRank(Part):
@@ -103,11 +105,11 @@ class LowRank(Part):
         self.b = _parameter(values["b"])  # (O, R)
 
     def delta(self, x: Tensor, rows: slice) -> Tensor:
-        """s (x A^T) B^T, of these of its own rows: x (..., I) -> (..., O)."""
+        """Return s (x A^T) B^T for some of its rows: x (..., I) -> (..., O)."""
         return F.linear(F.linear(self.dropout(x), self.a), self.b[rows]) * self.scale
 
     def product(self) -> Tensor:
-        """s B A: (O, I)."""
+        """Return s B A: (O, I)."""
         return self.b @ self.a * self.scale
 
     def forward(self, x: Tensor, out: Tensor, base: nn.Module, rows: slice) -> Tensor:
@@ -125,7 +127,7 @@ class Decomposed(LowRank):
         self.magnitude = _parameter(values["magnitude"])  # (O,)
 
     def _ratio(self, weight: Tensor, rows: slice) -> Tensor:
-        """m / |V| of these rows, (O,)."""
+        """Return m / |V| of these rows, (O,)."""
         with torch.no_grad():
             whole = weight.to(self.b.dtype) + self.b[rows] @ self.a * self.scale
             norms = torch.linalg.vector_norm(whole, dim=1)
@@ -138,7 +140,7 @@ class Decomposed(LowRank):
         bias = None if base.bias is None else base.bias[inside]  # type: ignore[index]
         alone = out if bias is None else out - bias
         dropping = self.training and self.dropout.probability > 0
-        if dropping:  # both products read the same x, of which the same numbers are dropped
+        if dropping:  # both products must see the same dropout of x
             x = self.dropout(x)
             alone = rows_of(base, x, inside.start, inside.stop)
             alone = alone if bias is None else alone - bias
@@ -151,7 +153,7 @@ class Decomposed(LowRank):
 
 
 class Scaled(Part):
-    """IA3: l * y."""
+    """IA3 on outputs: l * y."""
 
     def __init__(self, patch: Patch, values: Values) -> None:
         super().__init__(patch, values)
@@ -165,7 +167,7 @@ class Scaled(Part):
 
 
 class ScaledInput(Part):
-    """IA3 of what a map reads: (l * x) W^T + b."""
+    """IA3 on inputs: (l * x) W^T + b."""
 
     def __init__(self, patch: Patch, values: Values) -> None:
         super().__init__(patch, values)
@@ -184,7 +186,7 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Module, parts: Sequence[Part]) -> None:
         super().__init__()
         self.base = base
-        self.parts = nn.ModuleList(parts)  # in the order of their rows, which do not overlap
+        self.parts = nn.ModuleList(parts)  # sorted by rows, which do not overlap
         self.size = len(self.weight)
 
     @property
@@ -200,11 +202,11 @@ class AdaptedLinear(nn.Module):
         return self.rows(x, 0, self.size)
 
     def rows(self, x: Tensor, begin: int, end: int) -> Tensor:
-        """What it gives in some of its rows: (..., end - begin)."""
+        """Return the output of some of its rows: (..., end - begin)."""
         all_parts: Iterable[Part] = self.parts  # type: ignore[assignment]
         parts = [part for part in all_parts if part.begin < end and part.end > begin]
         if len(parts) == 1 and isinstance(parts[0], ScaledInput) and len(self.parts) == 1:
-            return rows_of(self.base, x * parts[0].scales, begin, end)  # of all rows
+            return rows_of(self.base, x * parts[0].scales, begin, end)  # covers all rows
         out = rows_of(self.base, x, begin, end)
         pieces = []
         at = begin
@@ -225,7 +227,7 @@ class AdaptedLinear(nn.Module):
 
 
 def matrix_of(base: nn.Module, rows: slice) -> Tensor:
-    """Rows of a map's matrix as numbers, whatever it is held in."""
+    """Return rows of a map's matrix as numbers, whatever its format."""
     return _rows(base.weight, rows)  # type: ignore[arg-type]
 
 
@@ -243,10 +245,10 @@ KINDS: Mapping[str, Callable[[Patch, Values], Part]] = {
 
 
 def with_adapters(model: M, patches: Sequence[Patch], values: Sequence[Values]) -> M:
-    """The model with adapters that hold these values: a new tree of modules around the same
+    """Return the model with adapters with these values: a new tree of modules around the same
     tensors.
 
-    ModelError where the model has no such map, or one of another size.
+    Raises ModelError if the model has no such map, or one of another size.
     """
     modules = dict(model.named_modules())
     parts: dict[str, list[Part]] = {}
@@ -287,10 +289,10 @@ def _check_sizes(patch: Patch, values: Values, weight: Tensor | Weight | Stacked
 def new_values(
     patches: Sequence[Patch], matrices: Mapping[str, Tensor | Weight | StackedWeight], seed: int
 ) -> list[Values]:
-    """What adapters begin with, which changes nothing: A drawn as nn.Linear draws its own (uniform,
-    within 1 / sqrt(I)), B zero, magnitudes those of the matrix, scales one.
+    """Return initial values of adapters, which change nothing: A uniform within 1 / sqrt(I), as in
+    nn.Linear; B zero; magnitudes those of the matrix; scales one.
 
-    matrices: by layer. Two patches of one published matrix share what is of its inputs.
+    matrices: by layer. Two patches of one published matrix share the parameters of its input.
     """
     generator = torch.Generator().manual_seed(seed)
     of_inputs: dict[str, nn.Parameter] = {}  # by the published matrix
@@ -324,7 +326,7 @@ def new_values(
 def merge_into(
     weights: dict[str, Tensor], patches: Sequence[Patch], values: Sequence[Values]
 ) -> None:
-    """Work adapters into the matrices, and of IA3 the biases, of a model's weights by name."""
+    """Merge adapters into the matrices (and, for IA3, the biases) of a model's named weights."""
     for patch, own in zip(patches, values, strict=True):
         key = f"{patch.layer}.weight"
         if key not in weights:
@@ -343,8 +345,8 @@ def merge_into(
 
 
 def with_parameters(model: M, weights: Mapping[str, Tensor]) -> M:
-    """The model with these weights, by the names of a model without adapters, in the place of its
-    own: a new tree of modules where there are any.
+    """Return the model with these weights in place of its own, under the names of a model without
+    adapters: a new tree of modules, unless there are none.
     """
     if not weights:
         return model
@@ -366,13 +368,13 @@ def with_parameters(model: M, weights: Mapping[str, Tensor]) -> M:
 
 
 def freeze(model: nn.Module) -> None:
-    """Leave a model's weights as they are in training."""
+    """Exclude a model's weights from training."""
     for weight in model.parameters():
         weight.requires_grad_(False)
 
 
 def with_gradients(model: M) -> M:
-    """The model whose matrices in few bits let gradients through to what they multiply: a new tree
+    """Return the model with quantized matrices that pass gradients on to their inputs: a new tree
     of modules.
     """
     made: dict[str, nn.Module] = {

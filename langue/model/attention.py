@@ -1,22 +1,22 @@
-"""What arrives: queries, keys and values of flat runs of tokens, and where the sequences lie. What
-leaves: each token's mixture of the values of its own sequence (or of the sequence it attends to).
+"""Attention: takes queries, keys and values of flat batches of tokens, and the boundaries of the
+sequences; returns for each token the weighted mean of the values of its own sequence (or of the
+sequence that it attends to).
 
 Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706.03762, eq. 1):
 
     Attention(Q, K, V) = softmax(Q K^T / sqrt(K) + B) V
 
-where B may also be of queries and keys with the distances between them (`distances.py`), and a
-row may have one score more, its head's sink, which has no key and no value (`with_sinks`).
-`attention_reference`, first below, states it: slow and obvious. The rest computes the same fast,
-and is tested against it. This is the only file that knows how ragged attention is computed.
+B may also depend on queries, keys and the distances between them (`distances.py`), and each row may
+have an additional score, its head's sink, which has no key and no value (`with_sinks`).
+`attention_reference`, first below, states the formula: slow and obvious. The rest computes the same
+fast, and is tested against it. This is the only file that knows how ragged attention is computed.
 
-No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its
-sequences in order of length, so that sequences of equal length lie side by side, and each such
-group (offset, n, t) is one dense product over (n * H) matrices of t x t. `self_attention` is the
-packed path of self-attention with as many keys as queries; `ragged_attention` takes everything
-else: fewer key/value heads, other sequences, other devices than processors, and inference where a
-processor has tiles. `paged_attention` is that of generation: new tokens of sequences whose keys
-stand in pages.
+There is no padding, and no mask except those of the formula itself (causal, window): a batch is
+sorted by length, so that sequences of equal length are adjacent, and each such group (offset, n, t)
+is one dense product over (n * H) matrices of t x t. `self_attention` is the packed path of
+self-attention with as many keys as queries. `ragged_attention` handles everything else: fewer
+key/value heads, cross-attention, other devices than CPUs, and inference on CPUs with matrix tiles
+(AMX). `paged_attention` is used in generation: new tokens of sequences whose keys are in pages.
 """
 
 import math
@@ -33,17 +33,17 @@ from langue.model.cache import PAGE, PagedKeys, Span, first_page_in_window, kern
 from langue.model.kernels import drop, random_keep, scale, softmax, softmax_gradient, threshold
 from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
-LengthBuckets = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
-# (query offset, key offset, n, queries of each, keys of each)
+LengthBuckets = list[tuple[int, int, int]]  # (offset in tokens, number of sequences n, length t)
+# (query offset, key offset, n, number of queries, number of keys)
 PairedLengthBuckets = list[tuple[int, int, int, int, int]]
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """How products of queries and keys become weights: the axes of one layer."""
+    """How scores become attention weights, in one layer."""
 
-    causal: bool = False  # token i sees no j > i
-    window: int = 0  # token i sees j where |i - j| < window; 0: everything
+    causal: bool = False  # token i attends to no j > i
+    window: int = 0  # token i attends to j with |i - j| < window; 0: to all
     scale: float = 0.0  # 0: 1 / sqrt(K)
     cap: float = 0.0  # c tanh(score / c); 0: none
 
@@ -56,19 +56,19 @@ FULL_ATTENTION = AttentionConfig()
 
 @dataclass(frozen=True)
 class SpanBias:
-    """What is added to the scores of queries at some positions of a sequence."""
+    """The bias that is added to the scores of queries at some positions of a sequence."""
 
-    # positions begin and end -> that of these queries, (H, end - begin, end)
+    # positions begin and end -> the bias of these queries, (H, end - begin, end)
     rows: Callable[[int, int], Tensor]
-    slopes: Tensor | None = None  # (H,), where it is minus these times the distance
+    slopes: Tensor | None = None  # (H,), if the bias is minus the slope times the distance
 
 
 @dataclass(frozen=True)
 class Distances:
-    """What a layer makes of the distances between its tokens (`distances.py`)."""
+    """The projections of a layer's relative distances (`distances.py`)."""
 
-    keys: Tensor | None  # (2 S, H, K), which queries meet: content to position
-    queries: Tensor | None  # (2 S, H, K), which keys meet: position to content
+    keys: Tensor | None  # (2 S, H, K), matched with queries: content to position
+    queries: Tensor | None  # (2 S, H, K), matched with keys: position to content
 
 
 def attention_reference(
@@ -80,11 +80,11 @@ def attention_reference(
     distances: Distances | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """The formula in float64, one sequence and one head at a time: slow and obvious.
+    """Compute the formula in float64, one sequence and one head at a time: slow and obvious.
 
-    qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K); starts (N + 1,): where
-    each sequence begins, then T; key_starts: the same of the sequences attended to; sinks (H,).
-    Returns (T, H * K), float64.
+    qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K). starts (N + 1,): start of
+    each sequence, then T. key_starts: the same for the sequences attended to. sinks (H,). Returns
+    (T, H * K), float64.
     """
     parts = qkv.unbind(1) if isinstance(qkv, Tensor) else qkv
     all_queries, all_keys, all_values = (part.double() for part in parts)
@@ -98,7 +98,8 @@ def attention_reference(
         asking = slice(query_bounds[n], query_bounds[n + 1])
         asked = slice(key_bounds[n], key_bounds[n + 1])
         for head in range(heads):
-            kv_head = head * kv_heads // heads  # each serves H / G heads of queries in turn
+            # each key/value head serves H / G consecutive query heads
+            kv_head = head * kv_heads // heads
             q = all_queries[asking, head]  # (t, K)
             k = all_keys[asked, kv_head]  # (s, K)
             v = all_values[asked, kv_head]  # (s, K)
@@ -117,7 +118,7 @@ def attention_reference(
             if config.window:
                 scores = scores.masked_fill(distance.abs() >= config.window, -math.inf)
 
-            if sinks is not None:  # one score more, which takes its share of each row
+            if sinks is not None:  # an additional score, which takes its share of each row
                 sink = sinks[head].double().expand(len(q), 1)
                 scores = torch.cat([scores, sink], dim=1)  # (t, s + 1)
 
@@ -128,8 +129,11 @@ def attention_reference(
 
 
 def _with_distances(q: Tensor, k: Tensor, head: int, distances: Distances) -> Tensor:
-    """Of one sequence and head, one pair of tokens at a time: q, k (t, K) -> (t, t)."""
-    keys, queries = distances.keys, distances.queries
+    """Return the distance terms of one sequence and head, one pair of tokens at a time: q, k (t, K)
+    -> (t, t).
+    """
+    keys = distances.keys
+    queries = distances.queries
     scores = torch.zeros(len(q), len(k), dtype=torch.float64)
     for i in range(len(q)):
         for j in range(len(k)):
@@ -140,14 +144,15 @@ def _with_distances(q: Tensor, k: Tensor, head: int, distances: Distances) -> Te
     return scores
 
 
-CHUNK_SCORES = 2**21  # weights, of which a few tensors at a time are worked on
+# maximum number of attention weights in a chunk, several tensors of which are in use at a time
+CHUNK_SCORES = 2**21
 
 
 def attention_mask(
     config: AttentionConfig, queries: int, keys: int, device: torch.device
 ) -> Tensor | None:
-    """Which of (queries, keys) may not be seen, the last query being at the last key; None where
-    all may.
+    """Return the mask (queries, keys) of the pairs that must not attend, with the last query at the
+    last key; None if there are none.
     """
     causal = config.causal and queries > 1
     windowed = 0 < config.window < keys
@@ -162,8 +167,10 @@ def attention_mask(
 def additive_mask(
     config: AttentionConfig, bias: Tensor | None, queries: int, keys: int, like: Tensor
 ) -> Tensor | None:
-    """What is added to the scores: (queries, keys) or (H, queries, keys), of the last queries; None
-    for nothing. bias: of all queries, or of these alone.
+    """Return what is added to the scores of the last queries: (queries, keys) or (H, queries,
+    keys); None if nothing.
+
+    bias: of all queries, or of only these.
     """
     hidden = attention_mask(config, queries, keys, like.device)
     if bias is None:
@@ -182,10 +189,11 @@ def additive_mask(
 def with_sinks(
     k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor, queries: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A sink is a key of zeros whose value is zero, and to whose score its head's logit is added.
+    """Append attention sinks: a sink is a key and value of zeros, whose score gets its head's logit
+    added.
 
-    k, v (n, H, s, K); mask: None, (queries, s) or (H, queries, s); sinks (H,). Returns the same
-    with one key more, the mask (H, queries, s + 1).
+    k, v (n, H, s, K); mask: None, (queries, s) or (H, queries, s); sinks (H,). Returns k, v and
+    mask with one more key; the mask is (H, queries, s + 1).
     """
     heads, keys = k.shape[1:3]
     added = k.new_zeros(()) if mask is None else mask
@@ -204,20 +212,20 @@ def self_attention(
 ) -> Tensor:
     """Self-attention within each sequence of a flat batch.
 
-    qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover
-    the T tokens, or all but some at the end, whose rows are zero; dropout: probability of dropping
-    an attention weight; bias (H, S, S): added to the scores, S the longest length. A cap on the
-    scores, and sinks, are for `ragged_attention` alone. Returns (T, H * K).
+    qkv (T, 3, H, K): queries, keys and values. groups: runs of sequences of equal length, which
+    cover the T tokens except possibly some at the end, whose rows become zero. dropout: probability
+    of dropping an attention weight. bias (H, S, S): added to the scores, with the longest length S.
+    A cap on the scores and sinks are only supported by `ragged_attention`. Returns (T, H * K).
     """
     tiled = qkv.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_amx_bf16()
-    # by kernels that never hold the weights (Dao et al. 2022, arXiv:2205.14135)
+    # uses kernels that never store the attention weights (Dao et al. 2022, arXiv:2205.14135)
     if qkv.device.type != "cpu" or tiled or distances is not None:
         q, k, v = qkv.unbind(1)
         return ragged_attention(
             q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, config, bias, distances
         )
-    # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the
-    # two must agree.
+    # Inside, all products are in the dtype of qkv: autocast only applies to the forward pass, and
+    # forward and backward must agree.
     with torch.autocast(qkv.device.type, enabled=False):
         return _Attention.apply(qkv, bias, groups, threshold(dropout), config)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -233,11 +241,12 @@ def ragged_attention(
     distances: Distances | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention of the tokens of one flat batch to those of another (or of the same).
+    """Attention of the tokens of one flat batch to those of another (or the same).
 
-    q (T, H, K); k, v (S, G, K), each of the G heads serving H / G heads of queries in turn; groups:
-    runs of pairs of equal lengths, one after another on both sides, that cover the T tokens but for
-    some at the end, which are in no sequence and mix nothing; sinks (H,). Returns (T, H * K).
+    q (T, H, K); k, v (S, G, K), where each of the G heads serves H / G consecutive query heads.
+    groups: runs of pairs of equal lengths, consecutive on both sides, which cover the T tokens
+    except possibly some at the end, which belong to no sequence and get zeros. sinks (H,). Returns
+    (T, H * K).
     """
     heads, width = q.shape[1:]
     out = []
@@ -256,11 +265,11 @@ def ragged_attention(
 
 
 def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
-    """The rows of x in parts of these sizes, one after another. Of slices autograd would make a
-    gradient each as large as all of x, and add them up; of these it makes one.
+    """Split the rows of x into consecutive parts of these sizes. With slices, autograd would create
+    a gradient of the size of x for each and add them up; with a split it creates one.
     """
     rest = len(x) - sum(sizes)
-    if len(sizes) == 1 and not rest:  # nor a copy of it, where one part is all
+    if len(sizes) == 1 and not rest:  # no copy of the gradient is needed if one part is all of x
         return (x,)
     return torch.split(x, [*sizes, rest])[: len(sizes)]
 
@@ -276,7 +285,8 @@ def dense_attention(
     sinks: Tensor | None = None,
 ) -> Tensor:
     """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K).
-    distances: of self-attention that sees everything, without a bias; sinks (H,), not with those.
+
+    distances: only for full self-attention without a bias. sinks (H,): not together with distances.
     """
     if q.is_cuda:
         disable_cudnn_sdpa()
@@ -315,11 +325,12 @@ def paged_attention(
     bias: SpanBias | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention of a step's tokens, each span's to the keys of its own sequence in pages.
+    """Attention of a step's tokens, where each span attends to the keys of its own sequence in
+    pages.
 
-    q (T, H, K), of which span i has its `new` rows from its offset on; of self-attention these are
-    its sequence's last tokens. Each sequence is computed by itself, and no key is padded: what it
-    gets does not depend on the others; sinks (H,). Returns (T, H * K).
+    q (T, H, K): span i has `new` rows from its offset on; in self-attention these are the last
+    tokens of its sequence. Each sequence is computed on its own, without padded keys, so that its
+    result does not depend on the others. sinks (H,). Returns (T, H * K).
     """
     kernels = kernels_for(keys.pages.data)
     usable = q.dtype == torch.float32 and (bias is None or bias.slopes is not None)
@@ -353,8 +364,8 @@ def _span_attention(
     bias: SpanBias | None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """`paged_attention` of these spans, the other rows undefined: spans of as many tokens and keys
-    are one dense product over stacked matrices.
+    """Compute `paged_attention` for these spans, leaving other rows undefined: spans with equal
+    numbers of tokens and keys form one dense product over stacked matrices.
     """
     heads, width = q.shape[1:]
     out = q.new_empty(len(q), heads * width)
@@ -376,7 +387,9 @@ def _span_attention(
 
 
 def _heads(x: Tensor, group: tuple[int, int, int]) -> Tensor:
-    """The part of x (T, C, H, K) that a group covers, as C stacks of matrices: (C, n * H, t, K)."""
+    """Return the part of x (T, C, H, K) that a group covers, as C stacks of matrices: (C, n * H, t,
+    K).
+    """
     offset, n, t = group
     _, parts, heads, width = x.shape
     part = x[offset : offset + n * t].view(n, t, parts, heads, width)
@@ -384,14 +397,14 @@ def _heads(x: Tensor, group: tuple[int, int, int]) -> Tensor:
 
 
 def _tokens(x: Tensor, n: int) -> Tensor:
-    """Matrices (n * H, t, K) back to a view (n, t, H, K) in token order."""
+    """Return matrices (n * H, t, K) as a view (n, t, H, K) in token order."""
     _, t, width = x.shape
     return x.view(n, -1, t, width).transpose(1, 2)
 
 
 def _chunks(groups: LengthBuckets, heads: int) -> LengthBuckets:
-    """The groups, cut so that what is made of a chunk is still in the caches at the next operation,
-    and its memory the next chunk's.
+    """Split the groups so that the intermediate results of a chunk stay in the caches from one
+    operation to the next, and its memory is reused by the next chunk.
     """
     chunks: LengthBuckets = []
     for offset, n, t in groups:
@@ -401,12 +414,12 @@ def _chunks(groups: LengthBuckets, heads: int) -> LengthBuckets:
 
 
 def _end(groups: LengthBuckets) -> int:
-    """How many tokens are in sequences."""
+    """Return the number of tokens that belong to sequences."""
     return max((offset + n * t for offset, n, t in groups), default=0)
 
 
 def _squares(flat: Tensor | None, chunks: LengthBuckets, heads: int) -> Iterator[Tensor | None]:
-    """The parts (n * H, t, t) of one tensor that are each chunk's."""
+    """Yield each chunk's part (n * H, t, t) of one tensor."""
     end = 0
     for _, n, t in chunks:
         begin = end
@@ -415,7 +428,7 @@ def _squares(flat: Tensor | None, chunks: LengthBuckets, heads: int) -> Iterator
 
 
 def _weights(q: Tensor, k: Tensor, n: int, alpha: float, added: Tensor | None) -> Tensor:
-    """softmax(Q K^T / sqrt(K) + B) of stacked matrices (n * H, t, K) -> (n * H, t, t)."""
+    """Return softmax(Q K^T / sqrt(K) + B) of stacked matrices (n * H, t, K) -> (n * H, t, t)."""
     if added is None:
         products = _product(q, k.transpose(1, 2), alpha)
     else:
@@ -425,15 +438,15 @@ def _weights(q: Tensor, k: Tensor, n: int, alpha: float, added: Tensor | None) -
 
 
 def _product(a: Tensor, b: Tensor, alpha: float, out: Tensor | None = None) -> Tensor:
-    """alpha A B of stacked matrices."""
+    """Return alpha A B of stacked matrices."""
     return torch.baddbmm(
         a.new_empty(()) if out is None else out, a, b, beta=0, alpha=alpha, out=out
     )
 
 
 class _Attention(torch.autograd.Function):
-    """Forward and backward over all groups at once, so that autograd keeps one node a layer and not
-    ten a group.
+    """Forward and backward over all groups at once, so that autograd keeps one node for each layer
+    instead of ten for each group.
     """
 
     @staticmethod

@@ -1,10 +1,10 @@
-"""What arrives: the keys and values of new tokens. What leaves: those of all tokens so far, so that
-none is computed twice.
+"""The paged KV cache: takes the keys and values of new tokens; provides those of all tokens so far,
+so that none is computed twice.
 
-They stand in pages of `PAGE` tokens (Kwon et al. 2023, arXiv:2309.06180), which belong to no
-sequence: a sequence has a table of the numbers of its pages, sequences with the same beginning
-share pages, and a page that is not needed any more is another's. A page holds one head's tokens
-side by side, so that a head reads them in one run.
+Keys and values are in pages of `PAGE` tokens (Kwon et al. 2023, arXiv:2309.06180), which are
+independent of sequences: each sequence has a page table, sequences with a common prefix share
+pages, and free pages are reused. A page stores the tokens of each head contiguously, so that a head
+reads them in one run.
 """
 
 from collections.abc import Sequence
@@ -23,40 +23,42 @@ PAGE = 16  # tokens
 
 
 def pages_for(tokens: int) -> int:
-    """How many pages hold so many tokens of one sequence."""
+    """Return the number of pages for the tokens of one sequence."""
     return -(-tokens // PAGE)
 
 
 def kernels_for(x: Tensor) -> Native | None:
-    """The native kernels, where they read this tensor."""
+    """Return the native kernels if they support this tensor."""
     usable = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
     return native() if usable else None
 
 
 def first_page_in_window(position: int, window: int) -> int:
-    """The first page that a token at this position, or a later one, can see; window: as in
-    `AttentionConfig`, 0 for everything.
+    """Return the first page that a token at this position, or a later one, can attend to; window:
+    as in `AttentionConfig`, 0 for full attention.
     """
     return max(0, position - window + 1) // PAGE if window else 0
 
 
 class Pages:
-    """Keys and values of every layer, (L, 2, P, G, PAGE, K); it knows pages and no sequences."""
+    """Keys and values of all layers, (L, 2, P, G, PAGE, K); independent of sequences."""
 
     def __init__(
         self, config: ModelConfig, count: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        """config: of a decoder; count: pages, P. Memory is taken when a page is first written."""
+        """config: of a decoder. count: number of pages, P. The operating system allocates memory
+        when a page is first written.
+        """
         shape = (config.n_layers, 2, count, config.n_kv_heads, PAGE, config.head_dim)
         self.data = torch.empty(shape, dtype=dtype, device=device)
 
     @staticmethod
     def bytes_each(config: ModelConfig, dtype: torch.dtype) -> int:
-        """What one page takes in all layers."""
+        """Return the bytes of one page over all layers."""
         return 2 * config.n_layers * config.n_kv_heads * PAGE * config.head_dim * dtype.itemsize
 
     def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor) -> None:
-        """k, v (T, G, K) of new tokens; slots (T,): page * PAGE + place in the page."""
+        """Write k, v (T, G, K) of new tokens; slots (T,): page * PAGE + position in the page."""
         kernels = kernels_for(self.data)
         if kernels is not None and k.dtype == torch.float32:
             kernels.write(k.contiguous(), v.contiguous(), self.data[layer], slots)
@@ -67,7 +69,9 @@ class Pages:
         self.data[layer, 1][pages, :, places] = v.to(self.data.dtype)
 
     def read(self, layer: int, tables: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of n sequences of one length; tables (n, P). Each (n, length, G, K)."""
+        """Return keys and values of n sequences of equal length, (n, length, G, K) each; tables (n,
+        P).
+        """
         found = self.data[layer][:, tables]  # (2, n, P, G, PAGE, K)
         _, n, pages, heads, page, width = found.shape
         joined = found.permute(0, 1, 3, 2, 4, 5).reshape(2, n, heads, pages * page, width)
@@ -75,34 +79,34 @@ class Pages:
         return k, v
 
     def copy(self, source: int, target: int) -> None:
-        """Write one page over another, in all layers."""
+        """Copy a page to another one, in all layers."""
         self.data[:, :, target] = self.data[:, :, source]
 
 
 @dataclass(frozen=True)
 class Span:
-    """One sequence's part of a step: some of its tokens, one after another, and what they see."""
+    """One sequence's part of a step: consecutive tokens, and the keys that they attend to."""
 
-    offset: int  # where its tokens begin among those of the step
-    new: int  # how many they are
-    # How many keys there are: of self-attention the last `new` of them are these tokens' own.
+    offset: int  # index of its first token among those of the step
+    new: int  # number of its tokens
+    # Number of keys; in self-attention the last `new` of them are those of the tokens themselves.
     keys: int
-    table: NDArray[np.int32]  # (at least `pages_for(keys)`,) the pages that hold them
+    table: NDArray[np.int32]  # (at least `pages_for(keys)`,) the pages that hold the keys
 
 
 class PagedKeys:
-    """Where the keys of a step's tokens are, sequence by sequence."""
+    """The locations of the keys of a step's tokens, by sequence."""
 
     def __init__(self, pages: Pages, spans: Sequence[Span], slots: Tensor | None = None) -> None:
-        """spans: in the order of the step's tokens, which they cover; slots (T,): where the tokens'
-        own keys go, None where all keys are there.
+        """spans: in the order of the step's tokens, which they cover. slots (T,): where the tokens'
+        own keys are written; None if all keys already exist.
         """
         self.pages = pages
         self.spans = spans
         self.slots = slots
         self.longer = [span for span in spans if span.new > 1]
         singles = [span for span in spans if span.new == 1]
-        # of spans of one token, by which most steps are made up
+        # spans of one token, which most steps consist of
         self.n_single = len(singles)
         self.single_rows = torch.tensor([span.offset for span in singles])
         self.lengths = torch.tensor([span.keys for span in singles], dtype=torch.int32)
@@ -115,7 +119,7 @@ class PagedKeys:
 
     @staticmethod
     def of_spans(pages: Pages, spans: Sequence[Span]) -> "PagedKeys":
-        """With slots for the spans' own tokens."""
+        """Return the locations with slots for the spans' own tokens."""
         slots = [slots_of(span.table, span.keys - span.new, span.keys) for span in spans]
         return PagedKeys(
             pages, spans, torch.from_numpy(np.concatenate(slots)).to(pages.data.device)
@@ -123,15 +127,17 @@ class PagedKeys:
 
 
 def slots_of(table: NDArray[np.int32], begin: int, end: int) -> NDArray[np.int64]:
-    """Where the tokens at positions begin .. end of a sequence go: page * PAGE + place."""
+    """Return the slots of the tokens at positions begin .. end of a sequence: page * PAGE +
+    position in the page.
+    """
     positions = np.arange(begin, end)
     pages = table[positions // PAGE].astype(np.int64)
     return pages * PAGE + positions % PAGE
 
 
 def check_pageable(config: ModelConfig) -> None:
-    """ModelError for an encoder-decoder whose two attentions have heads of different numbers, whose
-    keys have no place in one page.
+    """Raise ModelError for an encoder-decoder whose self- and cross-attention have different
+    numbers of key/value heads, which do not fit into the same pages.
     """
     if config.decoder_layers and config.decoder().n_kv_heads != config.decoder().n_heads:
         raise ModelError(

@@ -1,8 +1,7 @@
-"""What arrives: numbers and words about an architecture.
-What leaves: `ModelConfig`, flat and frozen, all axes orthogonal.
+"""`ModelConfig`: the architecture of a model as a flat, frozen set of orthogonal axes.
 
-A model family is data: everything that tells one published architecture from another is an axis
-here.
+A model family is data: everything that distinguishes one published architecture from another is an
+axis here.
 """
 
 import math
@@ -26,17 +25,17 @@ Position = Literal[
 Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope"]
 Activation = Literal["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh", "relu_squared"]
 
-ANY_LENGTH = 1_000_000  # no length is too long where positions are relative
+ANY_LENGTH = 1_000_000  # maximum length with relative positions, which do not limit it
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One Transformer (Vaswani et al. 2017, arXiv:1706.03762). Sizes are counts; dropouts are
-    probabilities.
+    """The architecture of a Transformer (Vaswani et al. 2017, arXiv:1706.03762). Sizes are counts;
+    dropouts are probabilities.
 
-    An encoder sees both ways, a decoder is `causal`; with `decoder_layers` the model is an encoder
-    (`n_layers`) whose output a causal decoder attends to. Axes without a side of their own hold for
-    both sides.
+    An encoder is bidirectional, a decoder is `causal`. With `decoder_layers` the model is an
+    encoder-decoder, whose encoder (`n_layers`) is attended to by a causal decoder. Axes that do not
+    name a side apply to both.
     """
 
     vocab_size: int
@@ -44,112 +43,116 @@ class ModelConfig:
     n_layers: int
     n_heads: int
     ffn_dim: int
-    max_length: int  # longest sequence the model was made for, in tokens
+    max_length: int  # longest sequence that the model was made for, in tokens
     norm: Norm = (
         # rms_offset: RMSNorm whose weight is stored as its difference from one; rms_plain: without
-        # one
+        # a weight
         "layer"
     )
-    # post: after each residual sum, as first published; pre: before each sublayer; after: behind
-    # each sublayer, before the sum; both: before and behind
+    # post: after each residual sum, as originally published; pre: before each sublayer; after:
+    # after each sublayer, before the sum; both: before and after
     norm_place: NormPlace = "post"
     norm_eps: float = 1e-12
-    norm_bias: bool | None = None  # None: as `bias`
+    norm_bias: bool | None = None  # None: same as `bias`
     position: Position = "learned"
-    position_offset: int = 0  # row of the position table that the first token takes
+    position_offset: int = 0  # row of the position table for the first token
     activation: Activation = "gelu"
     gated: bool = False  # GLU: act(x W1) * (x W3), Shazeer 2020, arXiv:2002.05202
     # act(min(x W1, c)) * clip(x W3, -c, c), gpt-oss, arXiv:2508.10925; 0: no limit c
     gated_limit: float = 0.0
-    gated_offset: float = 0.0  # act(x W1) * (x W3 + this)
+    gated_offset: float = 0.0  # act(x W1) * (x W3 + gated_offset)
     bias: bool = True
     n_segments: int = 0  # 0: no segment embedding
-    # rows of a table of tasks, whose first is added to each token, ERNIE 2.0, arXiv:1907.12412
+    # rows of a task embedding, the first of which is added to each token, ERNIE 2.0,
+    # arXiv:1907.12412
     n_tasks: int = 0
-    embedding_norm: bool = True  # a norm right after the embedding sum
+    embedding_norm: bool = True  # a norm directly after the sum of the embeddings
     dropout: float = 0.1
     attention_dropout: float = 0.1
     init_std: float = 0.02
     # attention
     causal: bool = False
-    # heads of keys and values, Ainslie et al. 2023, arXiv:2305.13245; 0: as many as n_heads
+    # key/value heads, Ainslie et al. 2023, arXiv:2305.13245; 0: same as n_heads
     kv_heads: int = 0
     head_width: int = 0  # 0: dim / n_heads
-    qkv_bias: bool | None = None  # None: as `bias`; so below
-    key_bias: bool = True  # whether keys have one where queries and values do, DeBERTa 1
+    qkv_bias: bool | None = None  # None: same as `bias`; also below
+    key_bias: bool = True  # whether keys have one if queries and values do, DeBERTa 1
     out_bias: bool | None = None
     ffn_bias: bool | None = None
-    # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
+    # a norm on the queries and keys of each head, Dehghani et al. 2023, arXiv:2302.05442
     qk_norm: bool = False
-    qk_norm_each: bool = False  # each head with weights of its own, StableLM 2 12B
-    qk_norm_joint: bool = False  # that norm over all heads at once, OLMo 2, arXiv:2501.00656
-    # of each layer: token i sees j where |i - j| < window; 0: everything
+    qk_norm_each: bool = False  # separate norm weights for each head, StableLM 2 12B
+    qk_norm_joint: bool = False  # that norm taken over all heads together, OLMo 2, arXiv:2501.00656
+    # for each layer: token i attends to j with |i - j| < window; 0: to all
     windows: tuple[int, ...] = ()
-    # what scores are multiplied by; 0: 1 / sqrt(head width), of the terms of a score together
+    # factor of the scores; 0: 1 / sqrt(head width), with the number of score terms included
     attention_scale: float = 0.0
     scores_by_layer: bool = False  # scores of layer i are divided by i + 1, Mistral's GPT-2
     attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
-    # each head's softmax has one more term, exp of a learned logit, whose weight goes to no value:
-    # Miller 2023, "Attention is off by one", with the logit learned as in gpt-oss
+    # each head's softmax has an additional term, exp of a learned logit, whose weight goes to no
+    # value: Miller 2023, "Attention is off by one", with the logit learned as in gpt-oss
     attention_sinks: bool = False
-    # queries are multiplied by 1 + this times ln(1 + floor(position / rotary_length)), Llama 4; 0:
-    # they are not
+    # queries are multiplied by 1 + query_growth * ln(1 + floor(position / rotary_length)), Llama 4;
+    # 0: they are not
     query_growth: float = 0.0
     # positions
     rotary_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
-    rotary_local_base: float = 0.0  # that of layers with a window; 0: the same, scaled alike
-    rotary_dim: int = 0  # how much of each head turns; 0: all of it
+    rotary_local_base: float = 0.0  # of layers with a window; 0: rotary_base, with its scaling
+    rotary_dim: int = 0  # number of rotated elements of each head; 0: all
     rotary_scaling: Scaling = "none"
-    rotary_factor: float = 1.0  # by how much the context was stretched
-    rotary_length: int = 0  # the context before that; 0: max_length
-    rotary_low: float = 1.0  # turns in `rotary_length` below which a frequency is stretched in full
-    rotary_high: float = 1.0  # and above which it is left alone
-    rotary_amplitude: float = 1.0  # YaRN's factor on cosines and sines
-    rotary_truncate: bool = True  # YaRN's ramp begins and ends at whole indices
-    # what each rate is divided by in sequences of up to `rotary_length` tokens, and in longer ones:
+    rotary_factor: float = 1.0  # factor by which the context was extended
+    rotary_length: int = 0  # the original context; 0: max_length
+    # rotations within `rotary_length` below which a frequency is scaled in full
+    rotary_low: float = 1.0
+    rotary_high: float = 1.0  # and above which it is not scaled
+    rotary_amplitude: float = 1.0  # YaRN's factor of cosines and sines
+    rotary_truncate: bool = True  # YaRN's ramp starts and ends at integer indices
+    # divisors of each frequency in sequences of up to `rotary_length` tokens, and in longer ones:
     # LongRoPE, Ding et al. 2024, arXiv:2402.13753
     rotary_short: tuple[float, ...] = ()
     rotary_long: tuple[float, ...] = ()
-    # layers whose queries and keys do not turn, Yang et al. 2025, arXiv:2501.18795
+    # layers without rotary positions, Yang et al. 2025, arXiv:2501.18795
     unrotated: tuple[int, ...] = ()
-    relative_bias: bool = False  # relative-position biases beside those positions, MPNet
+    relative_bias: bool = False  # relative-position biases in addition to `position`, MPNet
     relative_bias_each: bool = False  # each layer has its own, UMT5, arXiv:2304.09151
     relative_buckets: int = 32  # T5's, Raffel et al. 2019, arXiv:1910.10683
     relative_distance: int = 128
-    # scores of contents with distances, and of distances with contents, DeBERTa, arXiv:2006.03654;
-    # relative_buckets = 0: each distance has an embedding of its own
+    # score terms between contents and distances, DeBERTa, arXiv:2006.03654; relative_buckets = 0:
+    # each distance has its own embedding
     content_to_position: bool = False
     position_to_content: bool = False
-    shared_position_maps: bool = False  # the maps of contents serve distances too
-    position_norm: bool = False  # a norm over the embeddings of distances
+    shared_position_maps: bool = False  # distances use the projections of contents
+    position_norm: bool = False  # a norm on the distance embeddings
     # blocks, embedding and head
-    # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
+    # attention and feed-forward have the same input and are summed, GPT-J and GPT-NeoX
     parallel: bool = False
-    shared_norm: bool = False  # one norm for the two of them, GPT-J
-    residual_scale: float = 1.0  # of what a sublayer adds to the residual stream, Granite
-    # blocks, each applied several times in turn, ALBERT, arXiv:1909.11942; 0: one for each layer
+    shared_norm: bool = False  # one norm for both, GPT-J
+    residual_scale: float = 1.0  # factor of each sublayer's output, Granite
+    # number of distinct blocks, each applied several times in a row, ALBERT, arXiv:1909.11942; 0:
+    # one for each layer
     layer_groups: int = 0
     first_norm: bool = True  # whether the first block has an attention norm
-    final_norm: bool | None = None  # None: where norms stand before sublayers
-    # tokens that a convolution of the embeddings sees, which is added to the first block's output
-    # and normalised, DeBERTa v2; 0: none
+    final_norm: bool | None = None  # None: if norms precede sublayers
+    # width in tokens of a convolution over the embeddings, whose output is added to that of the
+    # first block and normalized, DeBERTa v2; 0: none
     convolution: int = 0
     convolution_activation: Activation = "tanh"
-    embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
+    embedding_dim: int = 0  # 0: dim; otherwise a linear map widens it, ELECTRA
     widen_bias: bool = True
-    position_widened: bool = False  # positions are added behind that map, OPT-350m
-    narrowed: bool = False  # the last states are mapped back, without a bias
+    position_widened: bool = False  # positions are added after that map, OPT-350m
+    narrowed: bool = False  # the last states are mapped back to embedding_dim, without a bias
     embedding_scale: float = 1.0
-    tied: bool = True  # the output matrix is the embedding's
-    # dense, activation and norm before the output matrix, BERT's masked-LM head
+    tied: bool = True  # the output matrix is the embedding
+    # dense map, activation and norm before the output matrix, BERT's masked-LM head
     head_transform: bool = False
     head_activation: Activation = "gelu"
     head_bias: bool = False
-    dense_bias: bool = True  # that of head_transform's dense map
-    # two-way, on the first token's state: does the second part follow? BERT's pretraining
+    dense_bias: bool = True  # bias of head_transform's dense map
+    # binary classifier on the first token's state, whether the second part follows the first, as in
+    # BERT's pretraining
     pair_head: bool = False
-    pooler_activation: Activation = "tanh"  # a classifier's, between its two maps
-    # a classifier's first map is one like head_transform's, norm and all
+    pooler_activation: Activation = "tanh"  # of a classifier, between its two maps
+    # a classifier's first map is like head_transform, including the norm
     classifier_transform: bool = False
     logit_scale: float = 1.0
     logit_cap: float = 0.0
@@ -157,13 +160,14 @@ class ModelConfig:
     decoder_layers: int = 0
     decoder_heads: int = 0  # 0: n_heads
     decoder_ffn_dim: int = 0  # 0: ffn_dim
-    decoder_vocab_size: int = 0  # 0: one vocabulary, one embedding for both sides
+    decoder_vocab_size: int = 0  # 0: both sides share one vocabulary and one embedding
     # mixture of experts, Shazeer et al. 2017, arXiv:1701.06538
-    n_experts: int = 0  # 0: one feed-forward for all tokens
+    n_experts: int = 0  # 0: one feed-forward network for all tokens
     experts_per_token: int = 0
-    expert_renormalise: bool = True  # the chosen experts' probabilities sum to one
+    # normalize the probabilities of the chosen experts to sum to one
+    expert_renormalise: bool = True
     router_bias: bool = False
-    shared_ffn_dim: int = 0  # an expert that every token goes through, gated by a sigmoid; 0: none
+    shared_ffn_dim: int = 0  # an expert for all tokens, gated by a sigmoid; 0: none
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -254,7 +258,9 @@ class ModelConfig:
             )
 
     def _check_disentangled(self) -> None:
-        """Scores with distances, and a convolution, are of whole sequences that all tokens see."""
+        """Raise ModelError if scores with distances, or a convolution, are combined with anything
+        but full bidirectional attention.
+        """
         if self.convolution and (self.convolution % 2 == 0 or self.architecture != "encoder"):
             raise ModelError(
                 f"config: convolution = {self.convolution} must be odd, and of an encoder"
@@ -292,8 +298,8 @@ class ModelConfig:
         return self.content_to_position or self.position_to_content
 
     def score_scale(self, layer: int) -> float:
-        """`attention_scale` as a layer has it: of scores of several terms (He et al. 2020, section
-        3.2), and of scores that are smaller in later layers.
+        """Return `attention_scale` of a layer, which depends on the number of score terms (He et
+        al. 2020, section 3.2) and, with `scores_by_layer`, decreases with depth.
         """
         terms = 1 + self.content_to_position + self.position_to_content
         if terms == 1 and not self.scores_by_layer:
@@ -311,32 +317,36 @@ class ModelConfig:
 
     @property
     def stacks_qkv(self) -> bool:
-        """Whether one matrix maps to queries, keys and values: they are of one size and kind."""
+        """Whether queries, keys and values come from one matrix, because they have equal sizes and
+        biases.
+        """
         return self.n_heads == self.n_kv_heads and (self.key_bias or not self.has_bias("qkv"))
 
     @property
     def out_dim(self) -> int:
-        """Elements of the last states."""
+        """Size of the last states."""
         return self.embedding_dim if self.narrowed else self.dim
 
     @property
     def n_blocks(self) -> int:
-        """How many blocks with weights of their own the layers of the first side have."""
+        """Number of distinct blocks in the layers of the first side."""
         return self.layer_groups or self.n_layers
 
     @property
     def n_rotary_dims(self) -> int:
-        """How many elements of each head rotary positions turn."""
+        """Number of elements of each head that rotary positions rotate."""
         return self.rotary_dim or self.head_dim
 
     @property
     def rotates_by_length(self) -> bool:
-        """Whether positions turn by how long the whole sequence is."""
+        """Whether rotary frequencies depend on the length of the whole sequence."""
         return self.rotary_scaling in ("dynamic", "longrope")
 
     @property
     def rotary_switch(self) -> int:
-        """The length beyond which all positions of a sequence turn otherwise; 0: there is none."""
+        """The length beyond which all positions of a sequence are rotated differently; 0: there is
+        none.
+        """
         return self.rotary_length if self.rotary_scaling == "longrope" else 0
 
     @property
@@ -345,7 +355,7 @@ class ModelConfig:
 
     @property
     def has_parallel_norms(self) -> bool:
-        """Whether the sublayers run side by side, each behind a norm of its own."""
+        """Whether the sublayers are parallel, each with a norm of its own."""
         return self.parallel and not self.shared_norm
 
     @property
@@ -354,16 +364,18 @@ class ModelConfig:
 
     @property
     def longest(self) -> int:
-        """The longest sequence that the positions can express, in tokens."""
+        """The longest sequence that the positions can represent, in tokens."""
         table = self.position == "learned" or self.position.startswith("sinusoidal")
         return self.max_length if table else max(self.max_length, ANY_LENGTH)
 
     @property
     def architecture(self) -> Literal["encoder", "decoder", "encoder-decoder"]:
-        return "encoder-decoder" if self.decoder_layers else "decoder" if self.causal else "encoder"
+        if self.decoder_layers:
+            return "encoder-decoder"
+        return "decoder" if self.causal else "encoder"
 
     def has_bias(self, part: str) -> bool:
-        """Whether `qkv`, `out`, `ffn` or `norm` carries a bias."""
+        """Return whether `qkv`, `out`, `ffn` or `norm` has a bias."""
         own: bool | None = getattr(self, f"{part}_bias")
         return self.bias if own is None else own
 
@@ -371,7 +383,7 @@ class ModelConfig:
         return self.windows[layer] if self.windows else 0
 
     def decoder(self) -> "ModelConfig":
-        """The decoder's side of an encoder-decoder, as the config of a decoder alone."""
+        """Return the decoder side of an encoder-decoder as the config of a decoder-only model."""
         heads = self.decoder_heads or self.n_heads
         return replace(
             self,
@@ -387,7 +399,7 @@ class ModelConfig:
 
     @property
     def matrix_parameters(self) -> int:
-        """Parameters of the matrix products of every token, the embedding excluded."""
+        """Number of parameters in matrix products of each token, without the embedding."""
         attention = 2 * self.dim * self.head_dim * (self.n_heads + self.n_kv_heads)
         per_expert = (3 if self.gated else 2) * self.dim
         feedforward = per_expert * (
@@ -400,8 +412,8 @@ class ModelConfig:
         return total
 
     def forward_flops(self, lengths: list[int]) -> int:
-        """Floating-point operations of the matrix products of one forward pass over sequences of
-        these lengths.
+        """Return the FLOPs of the matrix products of one forward pass over sequences of these
+        lengths.
         """
         attention = (
             self.n_layers
@@ -410,7 +422,7 @@ class ModelConfig:
             * self.head_dim
             * sum(length * length for length in lengths)
         )
-        # of each token with twice as many distances as there are tokens, beside two products
+        # each token's products with twice as many distances as tokens, compared to two products
         attention *= 1 + self.content_to_position + self.position_to_content
         return 2 * self.matrix_parameters * sum(lengths) + attention
 

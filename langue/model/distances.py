@@ -1,13 +1,12 @@
-"""What arrives: queries and keys of tokens, and those of the distances between tokens. What leaves:
-the scores of each token with each distance, DeBERTa's disentangled attention (He et al. 2020,
-arXiv:2006.03654).
+"""Disentangled attention of DeBERTa (He et al. 2020, arXiv:2006.03654): takes queries and keys of
+tokens, and of the distances between tokens; returns the scores of each token with each distance.
 
     A(i, j) = Q_i . K_j + Q_i . K^r(i - j) + K_j . Q^r(i - j)
 
-is eq. 4 but for the last term, where the paper has the distance of the key from the query, j - i.
-The published code, and so every published model, has that of the query from the key in both.
+This is eq. 4 except for the last term, in which the paper has the distance from the query to the
+key, j - i. The published code, and thus every published model, uses i - j in both terms.
 
-Distances are in tables of 2 S rows, of which row r is that of i - j = r - S, for at most S tokens.
+Distances are in tables of 2 S rows for at most S tokens, where row r is that of i - j = r - S.
 """
 
 import torch
@@ -15,8 +14,10 @@ from torch import Tensor
 
 
 def distance_scores(q: Tensor, k: Tensor, keys: Tensor | None, queries: Tensor | None) -> Tensor:
-    """The terms with distances of each query i and key j, not scaled: q, k (n, H, t, K) ->
-    (n, H, t, t). keys, queries (2 S, H, K): of distances; None: there is no such term.
+    """Return the distance terms for each query i and key j, unscaled: q, k (n, H, t, K) -> (n, H,
+    t, t).
+
+    keys, queries (2 S, H, K): projections of distances; None: that term does not exist.
     """
     t = q.shape[2]
     terms = []
@@ -32,16 +33,17 @@ def distance_scores(q: Tensor, k: Tensor, keys: Tensor | None, queries: Tensor |
 
 
 def _nearest(table: Tensor, length: int) -> Tensor:
-    """The rows of sequences of at most so many tokens."""
+    """Return the rows for sequences of at most `length` tokens."""
     half = len(table) // 2
     return table[half - length : half + length]
 
 
 def along_diagonals(products: Tensor, first: int) -> Tensor:
-    """A view (..., t, t) of products (..., t, 2 t): at (a, b) is row a's column b - a + first.
+    """Return a view (..., t, t) of products (..., t, 2 t), in which (a, b) is column b - a + first
+    of row a.
 
-    That is the number at a (2 t - 1) + b + first: from `first` on, the numbers in rows that are
-    shorter by one (Huang et al. 2018, arXiv:1809.04281, section 3.4).
+    This is element a (2 t - 1) + b + first of the flat matrix: from `first` on, the elements as
+    rows that are shorter by one (Huang et al. 2018, arXiv:1809.04281, section 3.4).
     """
     t = products.shape[-2]
     numbers = products.flatten(-2)[..., first : first + t * (2 * t - 1)]

@@ -1,6 +1,5 @@
-"""What stands on a Transformer's body for a task: a head, and the two together.
-
-In: hidden states (T, D) of a batch of N sequences. Out: what the task's loss and decoding take.
+"""Heads for tasks: take the hidden states (T, D) of a batch of N sequences; return what the task's
+loss and decoding need. `TaskModel` combines a Transformer body with a head.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ Pooling = Literal["auto", "mean", "first", "last"]
 
 
 class Sequences(Protocol):
-    """What a head reads of a batch: T tokens of N sequences in order of length."""
+    """What a head uses of a batch: T tokens of N sequences, sorted by length."""
 
     @property
     def tokens(self) -> Tensor: ...  # (T,)
@@ -33,34 +32,36 @@ class Sequences(Protocol):
     def starts(self) -> Tensor: ...  # (N + 1,)
 
     @property
-    def groups(self) -> LengthBuckets: ...  # (offset, sequences, tokens of each), covering T
+    def groups(self) -> LengthBuckets: ...  # (offset, number of sequences, length), covering T
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, LengthBuckets, Tensor | None]: ...
 
 
 class Head(nn.Module):
-    """What a task puts on the body. Its weights are saved under `head.`; the last linear map is
-    called `out`, and is drawn anew where its outputs mean something else.
+    """A task's module on the body.
+
+    Its weights are saved under `head.`; the last linear map is called `out`, and is initialized
+    again if its outputs have another meaning.
     """
 
     out: nn.Linear
-    per_token: ClassVar[bool] = False  # whether it gives something of each token, (T, ...)
-    # how the names of the weights begin that mean nothing for other labels
+    per_token: ClassVar[bool] = False  # whether it has an output for each token, (T, ...)
+    # prefixes of the weights that are specific to a set of labels
     of_labels: ClassVar[tuple[str, ...]] = ("out.",)
 
     @property
     def size(self) -> int:
-        """How many numbers it gives a sequence, or a token."""
+        """Number of outputs for each sequence or token."""
         return self.out.out_features
 
     def reads(self, batch: Sequences) -> Tensor | None:
-        """The tokens whose hidden states the head takes, (M,); None: all T."""
+        """Return the indices (M,) of the tokens whose hidden states the head uses; None: all T."""
         return None
 
 
 class TaskModel(nn.Module):
-    """A Transformer body with a task's head: a batch -> what the head gives."""
+    """A Transformer body with a task's head: a batch -> the head's outputs."""
 
     def __init__(self, config: ModelConfig, make_head: Callable[[], Head], seed: int = 0) -> None:
         super().__init__()
@@ -80,13 +81,13 @@ class TaskModel(nn.Module):
 
 
 class PooledHead(Head):
-    """One vector a text, then a linear map: (T, D), or (N, D) where it reads one token of each, ->
-    (N, n_outputs).
+    """Pooling to one vector for each text, then a linear map: (T, D), or (N, D) if it uses one
+    token of each, -> (N, n_outputs).
 
-    mean: the average of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al.
-    2018), or with the family's own activation. Either passes a map, an activation and a norm where
-    the family's classifier has them (ModernBERT, Warner et al. 2024). last: the last token's state
-    (Radford et al. 2018), and no bias, as published.
+    mean: the mean of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al.
+    2018), or with the family's own activation. Both are followed by a dense map, an activation and
+    a norm if the family's classifier has them (ModernBERT, Warner et al. 2024). last: the state of
+    the last token (Radford et al. 2018), without a bias, as published.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class PooledHead(Head):
         dropout: float = 0.1,
         pad: int | None = None,
     ) -> None:
-        """pad: a token that a text's end does not count."""
+        """pad: a token that is skipped when looking for a text's last token."""
         super().__init__()
         self.pooling = resolve_pooling(pooling, config)
         self.pad = pad
@@ -116,7 +117,7 @@ class PooledHead(Head):
         self.out = nn.Linear(config.out_dim, n_outputs, bias=self.pooling != "last")
 
     def reads(self, batch: Sequences) -> Tensor | None:
-        """Where the one token of each text stands that is read, (N,); None: all are."""
+        """Return the index (N,) of the single token of each text that is used; None: all are."""
         if self.pooling == "mean":
             return None
         return last_tokens(batch, self.pad) if self.pooling == "last" else first_tokens(batch)
@@ -128,40 +129,44 @@ class PooledHead(Head):
         elif self.dense is not None and self.norm is not None:
             pooled = self.norm(self.activation(self.dense(pooled)))
         pooled = self.dropout(pooled)
-        # a score of 258.3 is 258 or 260 in bf16
+        # in bf16, a score of 258.3 would become 258 or 260
         with torch.autocast(pooled.device.type, enabled=False):
             bias = None if self.out.bias is None else self.out.bias.float()
             return F.linear(pooled.float(), self.out.weight.float(), bias)
 
 
 def resolve_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:
-    """`auto` as what it is for this model; SettingsError for one that cannot work on it."""
+    """Resolve `auto` for this model; raise SettingsError for a pooling that cannot work on it."""
     if pooling == "first" and config.causal:
         raise SettingsError(
             "task.pooling = first: a causal decoder's first token sees nothing but itself",
             do="use task.pooling=last, whose state has read the whole text, or mean",
         )
-    return ("last" if config.causal else "mean") if pooling == "auto" else pooling
+    if pooling != "auto":
+        return pooling
+    return "last" if config.causal else "mean"
 
 
 def pool_mean(hidden: Tensor, batch: Sequences) -> Tensor:
-    """Mean of each sequence's hidden states: (T, D) -> (N, D)."""
+    """Return the mean of each sequence's hidden states: (T, D) -> (N, D)."""
     parts = torch.split(hidden, [n * t for _, n, t in batch.groups])
-    return torch.cat(
-        [part.view(n, t, -1).mean(1) for part, (_, n, t) in zip(parts, batch.groups, strict=True)]
-    )
+    means = []
+    for part, (_, n, t) in zip(parts, batch.groups, strict=True):
+        states = part.view(n, t, -1)  # (n, t, D)
+        means.append(states.mean(1))
+    return torch.cat(means)
 
 
 def first_tokens(batch: Sequences) -> Tensor:
-    """Where each sequence's first token stands, BERT's [CLS]: (N,)."""
+    """Return the index of each sequence's first token, BERT's [CLS]: (N,)."""
     return batch.starts[:-1]
 
 
 def last_tokens(batch: Sequences, pad: int | None = None) -> Tensor:
-    """Where each sequence's last token other than `pad` stands: (N,)."""
+    """Return the index of each sequence's last token other than `pad`: (N,)."""
     if pad is None:
         return batch.starts[1:] - 1
-    # a text of nothing but padding: its first token
+    # a text of padding only: its first token
     real = torch.where(batch.tokens == pad, 0, batch.positions)
     return batch.starts[:-1] + torch.cat(
         [real[o : o + n * t].view(n, t).amax(1) for o, n, t in batch.groups]

@@ -1,25 +1,26 @@
-"""What arrives: operands of four simple formulas. What leaves: the same numbers as PyTorch's own
-operations make, computed faster or in less memory (docs/LOG.md has the figures).
+"""Fast versions of four simple formulas, with the same results as PyTorch's operations in less time
+or memory (docs/LOG.md has the figures).
 
-linear: x W^T + b. `Linear` is PyTorch's own layer, but for inference in bf16 on processors. There
-`F.linear` writes the bias into all of the result first and has oneDNN add the product to it; oneDNN
-adds a bias itself while it still has the product at hand. (In training what is saved in this way
-goes again to calling a function of our own.)
+linear: x W^T + b. `Linear` is PyTorch's own layer, except for inference in bf16 on CPUs. There,
+`F.linear` first writes the bias to the whole result and has oneDNN add the product to it; oneDNN
+itself can add the bias while it still has the product at hand. (In training, the cost of a custom
+autograd function would outweigh that.)
 
-Dropout (Srivastava et al. 2014): a share of the elements set to zero and the rest scaled up. On the
-CPU a Bernoulli draw an element costs more than the layer it regularises; here one random 64-bit
-draw decides eight elements, each by comparing its byte with a threshold. The probability is rounded
-to 1/256 and the scale is that of the rounded one, so the expectation is exact.
+Dropout (Srivastava et al. 2014): a fraction of the elements is set to zero, and the rest is scaled
+up. On a CPU, one Bernoulli draw per element takes longer than the layer that it regularizes. Here
+one random 64-bit number decides eight elements, each by comparing one byte with a threshold. The
+probability is rounded to 1/256, and the scale is that of the rounded one, so that the expectation
+is exact.
 
-softmax(x)_i = exp(x_i) / sum_j exp(x_j). Along rows, PyTorch's kernels for processors compute what
-is left over from whole vectors one number at a time: the tail of a bf16 row forward, all of a row
-that is shorter than a vector either way. Of texts of few tokens that took longer than the rest of
-attention, and is avoided here: the same numbers, along another axis or in float32.
+softmax(x)_i = exp(x_i) / sum_j exp(x_j). Along rows, PyTorch's CPU kernels process the remainder
+after whole vectors one number at a time: in bf16 the tail of a row in the forward pass, and rows
+shorter than a vector in both passes. For short texts this took longer than the rest of attention,
+and is avoided here: the same numbers are computed along another axis or in float32.
 
-cross_entropy: the logits of a large vocabulary are never held whole: a chunk's are computed, turned
-into their part of the loss and of the gradients, and dropped. loss = sum log Z - logit[label] + z
-log(Z)^2, with Z = sum exp(logits); the last term keeps logits from drifting (PaLM, Chowdhery et al.
-2022, arXiv:2204.02311, section 5).
+cross_entropy: the logits of a large vocabulary are never in memory as a whole: those of a chunk are
+computed, turned into their part of the loss and of the gradients, and discarded. loss = sum log Z -
+logit[label] + z log(Z)^2, with Z = sum exp(logits); the last term keeps logits from drifting (PaLM,
+Chowdhery et al. 2022, arXiv:2204.02311, section 5).
 """
 
 import math
@@ -37,20 +38,20 @@ from langue.runtime import device_memory, has_bf16
 if TYPE_CHECKING:
     from langue.model.weight_kinds import AnyWeight
 
-PART = 2**18  # bytes drawn at a time, which are compared while a core's cache has them
-# Numbers in float32 that a vector of this processor holds; in bf16 they are twice as many.
+PART = 2**18  # bytes drawn at a time, which are compared while they are in a core's cache
+# float32 numbers in a vector register; bf16 numbers are twice as many
 LANES = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
-# Of one chunk's logits in fp32: near the caches of a processor. For a GPU each chunk is a dozen
-# kernels, and once more the output matrix's gradient read and written: fewer and larger ones, which
-# are to its memory as one to so many.
+# Logits of one chunk in fp32: about the size of a CPU's caches. On a GPU each chunk costs a dozen
+# kernels and another pass over the gradient of the output matrix, so chunks are fewer and larger:
+# this fraction of its memory.
 CHUNK_BYTES = 2**25
 CHUNK_SHARE = 256
-FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
+FEWEST = 256  # minimum tokens of a chunk, so that its matrix products stay large
 
 
 def in_bf16(device: torch.device) -> bool:
-    """Whether products are made in bf16 now, by oneDNN on a processor (which some builds of PyTorch
-    are without).
+    """Return whether products are currently computed in bf16 by oneDNN on a CPU (which some builds
+    of PyTorch lack).
     """
     return (
         device.type == "cpu"
@@ -62,12 +63,12 @@ def in_bf16(device: torch.device) -> bool:
 
 
 def linear(x: Tensor, weight: "Tensor | AnyWeight", bias: Tensor | None) -> Tensor:
-    """x W^T + b: x (T, I), weight (O, I), bias (O,) -> (T, O)."""
+    """Return x W^T + b: x (T, I), weight (O, I), bias (O,) -> (T, O)."""
     if not isinstance(weight, Tensor):
         from langue.model.weight_linear import product
 
         return product(x, weight, bias)
-    # a part of what processes share, which is a tensor of another kind
+    # a sharded weight is a DTensor
     shared = hasattr(weight, "to_local")
     if (
         bias is None
@@ -83,7 +84,7 @@ def linear(x: Tensor, weight: "Tensor | AnyWeight", bias: Tensor | None) -> Tens
 
 
 def rows_of(layer: nn.Module, x: Tensor, begin: int, end: int) -> Tensor:
-    """What a linear map gives in some of its rows: (..., I) -> (..., end - begin)."""
+    """Return the output of some rows of a linear map: (..., I) -> (..., end - begin)."""
     rows: Any = getattr(layer, "rows", None)
     if rows is not None:
         out: Tensor = rows(x, begin, end)
@@ -102,19 +103,19 @@ class Linear(nn.Linear):
 
 
 def threshold(probability: float) -> int:
-    """How many of the 256 byte values drop."""
+    """Return how many of the 256 byte values mean dropping."""
     return min(255, round(probability * 256))
 
 
 def random_keep(shape: torch.Size | tuple[int, ...], dropped: int, device: torch.device) -> Tensor:
-    """Mask of `shape` (uint8), 0 with probability `dropped`/256 and else 1, from the default
-    generator of `device`.
+    """Draw a mask of `shape` (uint8), 0 with probability `dropped`/256 and otherwise 1, from the
+    default generator of `device`.
     """
     size = math.prod(shape)
     if device.type == "cpu" and not torch.compiler.is_compiling():
-        # NumPy draws and compares many times as fast as torch (docs/LOG.md). Seeded from torch's
-        # own generator, the mask is a function of its state still, for exact resume and for blocks
-        # computed again.
+        # NumPy draws and compares many times faster than torch (docs/LOG.md). Because the seed
+        # comes from torch's generator, the mask is still a function of its state, as needed for
+        # exact resume and for activation checkpointing.
         source = np.random.SFC64(int(torch.randint(2**62, ())))
         keep = np.empty(size, np.bool_)
         for begin in range(0, size, PART):
@@ -123,23 +124,24 @@ def random_keep(shape: torch.Size | tuple[int, ...], dropped: int, device: torch
             np.greater_equal(drawn[: len(part)], dropped, out=part)
         return torch.from_numpy(keep.view(np.uint8)).view(shape)
     words = torch.empty((size + 7) // 8, dtype=torch.int64, device=device)
-    # random_() alone would leave the sign bit at zero; the full range makes every byte uniform.
+    # Without a range, random_() would leave the sign bit at zero; the full range makes every byte
+    # uniform.
     words.random_(-(2**63), None)
     return (words.view(torch.uint8)[:size] >= dropped).view(torch.uint8).view(shape)
 
 
 def drop(x: Tensor, keep: Tensor) -> Tensor:
-    """x with zeros where `keep` (uint8, 0 or 1, of x's shape) has them."""
+    """Return x with zeros where `keep` (uint8, 0 or 1, of x's shape) is zero."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return x * keep
-    # A product of two dtypes is three times as slow here as one of the bits of x, as a whole
-    # number, by 0 or 1.
+    # A product of two dtypes is three times slower here than multiplying the bits of x, as an
+    # integer, by 0 or 1.
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     return keep.to(bits).mul_(x.view(bits)).view(x.dtype)
 
 
 def scale(dropped: int) -> float:
-    """What the kept elements are multiplied by so that the expectation stays."""
+    """Return the factor of the kept elements that preserves the expectation."""
     return 256 / (256 - dropped)
 
 
@@ -158,7 +160,7 @@ class _Dropout(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """Zero each element with `probability` (rounded to 1/256) while training; identity
+    """Zero each element with `probability` (rounded to 1/256) in training; the identity
     otherwise.
     """
 
@@ -170,7 +172,7 @@ class Dropout(nn.Module):
         dropped = threshold(self.probability)
         if not self.training or dropped == 0:
             return x
-        if x.device.type != "cpu":  # whose own kernel draws, compares and scales at once
+        if x.device.type != "cpu":  # its own kernel draws, compares and scales at once
             return F.dropout(x, dropped / 256)
         return _Dropout.apply(x, dropped)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -179,13 +181,13 @@ class Dropout(nn.Module):
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Rows (n, t, t) -> weights, in the precision of the scores."""
+    """Return the softmax of rows (n, t, t), in the precision of the scores."""
     t = scores.shape[-1]
     dtype = scores.dtype
     if scores.device.type != "cpu" or dtype == torch.float32 and t >= LANES:
         return torch.softmax(scores, dim=-1)
     if t < LANES:
-        # columns: n abreast
+        # as columns, n in parallel
         across = scores.transpose(0, 2).to(_wide(dtype), memory_format=torch.contiguous_format)
         return (
             torch.softmax(across, dim=0)
@@ -197,7 +199,9 @@ def softmax(scores: Tensor) -> Tensor:
 
 
 def softmax_gradient(gradient: Tensor, weights: Tensor) -> Tensor:
-    """Gradient of the scores, w * (g - sum_j w_j g_j), from that of the weights, (n, t, t) each."""
+    """Return the gradient of the scores, w * (g - sum_j w_j g_j), from that of the weights, (n, t,
+    t) each.
+    """
     t = weights.shape[-1]
     dtype = weights.dtype
     if weights.device.type == "cpu" and t < LANES:
@@ -225,12 +229,12 @@ def cross_entropy(
     z_loss: float = 0.0,
     compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """hidden (M, E), weight (V, E), labels (M,) -> the summed loss, a scalar in fp32, and how much
-    of it is the z term, which has no gradient of its own.
+    """Return the summed loss for hidden (M, E), weight (V, E), labels (M,), a scalar in fp32, and
+    the part of it that is the z-loss, which has no gradient of its own.
 
-    logits = hidden weight^T + bias, then cap tanh(logits / cap) where there is a cap. The products
-    are in autocast's dtype where it is on, the softmax always in fp32 (fp64 for fp64). compiled:
-    what is made of a chunk's logits is fused by PyTorch's compiler.
+    logits = hidden weight^T + bias, followed by cap tanh(logits / cap) if there is a cap. Products
+    are in autocast's dtype if it is enabled, the softmax always in fp32 (fp64 for fp64). compiled:
+    fuse the operations on a chunk's logits with PyTorch's compiler.
     """
     chunk = _compiled() if compiled else _chunk
     kind = hidden.device.type
@@ -241,13 +245,15 @@ def cross_entropy(
 
 
 def chunk_size(vocabulary: int, room: float | None) -> int:
-    """Tokens whose logits are held at once; room: bytes of a GPU's memory, None: not on a GPU."""
+    """Return the number of tokens whose logits are in memory at once; room: bytes of a GPU's
+    memory, None on other devices.
+    """
     most = CHUNK_BYTES if room is None else room / CHUNK_SHARE
     return max(FEWEST, int(most) // (4 * vocabulary))
 
 
 class _Chunked(torch.autograd.Function):
-    """Computes the gradients on the way forward, while the chunk's probabilities are at hand."""
+    """Computes the gradients in the forward pass, while a chunk's probabilities are at hand."""
 
     @staticmethod
     def forward(
@@ -314,15 +320,15 @@ def _chunk(
     wide: torch.dtype,
     with_slope: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The loss of a chunk, how much of it is the z term, and its derivative by the logits (m, V).
+    """Return the loss of a chunk, its z-loss, and the derivative by the logits (m, V).
 
-    What is as large as the logits is read and written as seldom as can be: a log-softmax and its
-    exponential, which in the usual case replaces the logits, rounded as the products want it.
+    Tensors of the size of the logits are read and written as rarely as possible: a log-softmax and
+    its exponential, which usually replaces the logits, rounded to the dtype of the products.
     """
     logits = x @ w.t()
     at = labels[:, None]
     if bias is not None:
-        logits = logits + bias  # in the wider of the two
+        logits = logits + bias  # in the wider dtype of the two
     capped = torch.tanh_(logits.to(wide).div_(cap)) if cap else logits  # in units of the cap
     if cap:
         logits = capped * cap
@@ -348,5 +354,5 @@ Chunk = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
 
 @cache
 def _compiled() -> Chunk:
-    """Once for chunks of one size, and once for all others."""
+    """Compile `_chunk`, once for the usual chunk size and once for all others."""
     return torch.compile(_chunk)

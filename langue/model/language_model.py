@@ -1,6 +1,4 @@
-"""What arrives: hidden states (T, D). What leaves: logits (T, V), a score for every token of the
-vocabulary.
-"""
+"""Language models: take hidden states (T, D); return logits (T, V) over the vocabulary."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class LanguageHead(nn.Module):
-    """logits = h E^T + b, E the embedding (Press and Wolf 2016, arXiv:1608.05859) or a matrix of
-    its own.
+    """logits = h E^T + b, where E is the embedding (Press and Wolf 2016, arXiv:1608.05859) or a
+    separate matrix.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,14 +43,14 @@ class LanguageHead(nn.Module):
         self.compiled = False
 
     def next_sentence_logits(self, first: Tensor) -> Tensor:
-        """States of first tokens (N, D) -> logits (N, 2): the second part follows, or not."""
+        """Map states of first tokens (N, D) to logits (N, 2): the second part follows, or not."""
         assert self.pooler is not None and self.pairs is not None
         out: Tensor = self.pairs(self.pooled(self.pooler(first)))
         return out
 
     def forward(self, hidden: Tensor, table: "Tensor | AnyWeight") -> Tensor:
-        """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T,
-        V).
+        """Return logits (T, V) for hidden (T, D); table (V, E): the embedding, used if the head is
+        tied.
         """
         weight = table if self.out is None else self.out.weight
         logits = linear(self._features(hidden), weight, self.bias)
@@ -61,8 +59,8 @@ class LanguageHead(nn.Module):
     def loss(
         self, hidden: Tensor, table: "Tensor | AnyWeight", labels: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them;
-        and its z term.
+        """Return the summed cross-entropy of `forward`'s logits with labels (T,), without storing
+        the logits, and its z-loss.
         """
         weight = table if self.out is None else self.out.weight
         if not isinstance(weight, Tensor):
@@ -78,10 +76,10 @@ class LanguageHead(nn.Module):
         )
 
     def excess(self, hidden: Tensor, table: Tensor, labels: Tensor) -> Tensor:
-        """The sum over tokens of the label's logit less the mean of all logits: what label
-        smoothing adds to the cross-entropy, times its share. hidden (T, D), labels (T,).
+        """Return the sum over tokens of the label's logit minus the mean of all logits: label
+        smoothing adds this, times its fraction, to the cross-entropy. hidden (T, D), labels (T,).
 
-        Logits are linear in the features here, so that no logits are needed but the labels'; they
+        The logits are linear in the features, so that only those of the labels are needed; they
         must not be capped.
         """
         assert not self.cap
@@ -95,8 +93,8 @@ class LanguageHead(nn.Module):
     def _loss_in_use(
         self, hidden: Tensor, table: "Tensor | AnyWeight", labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`loss` of a model whose output matrix is a Weight: the logits are those of `forward`, a
-        chunk's at a time, and there is no gradient.
+        """Return the loss of a model whose output matrix is quantized: from the logits of
+        `forward`, one chunk at a time, without a gradient.
         """
         total = torch.zeros((), device=hidden.device)
         begin = 0
@@ -107,14 +105,14 @@ class LanguageHead(nn.Module):
         return total, torch.zeros_like(total)
 
     def _features(self, hidden: Tensor) -> Tensor:
-        """What the output matrix multiplies: (T, D) -> (T, E)."""
+        """Return the input of the output matrix: (T, D) -> (T, E)."""
         if self.dense is not None and self.norm is not None:
             hidden = self.norm(self.activation(self.dense(hidden)))
         return hidden * self.scale if self.scale != 1.0 else hidden
 
 
 class LanguageModel(nn.Module):
-    """A Transformer and its language-model head."""
+    """A Transformer with a language-model head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -122,30 +120,29 @@ class LanguageModel(nn.Module):
         self.head = LanguageHead(config)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(T, D) -> (T, V)."""
+        """Map states (T, D) to logits (T, V)."""
         out: Tensor = self.head(hidden, self.body.output_table)
         return out
 
     def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        """(T, D), (T,) -> the summed cross-entropy of `logits`, and how much of it is the z
-        term.
+        """Return the summed cross-entropy of `logits` for states (T, D) and labels (T,), and its
+        z-loss.
         """
         return self.head.loss(hidden, self.body.output_table, labels, z_loss)
 
     def excess(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """As `LanguageHead.excess`."""
+        """Return what label smoothing adds, as `LanguageHead.excess` does."""
         return self.head.excess(hidden, self.body.output_table, labels)
 
 
 def init_weights(model: LanguageModel, seed: int) -> None:
-    """Fresh weights to pretrain from: `initialise`, and the maps that write to the residual stream
-    smaller.
+    """Initialize weights for pretraining: `initialise`, with smaller maps to the residual stream.
 
-    By 1 / sqrt(2 L) where norms stand before sublayers (Radford et al. 2019, section 2.3), so that
-    the stream does not grow with depth; at zero where norms have no weights, so that every block
-    begins as the identity (Zhang et al. 2019, arXiv:1901.09321). Where attention is not scaled, its
-    queries are instead, and all matrices have the standard deviation 1 / sqrt(inputs) (Raffel et
-    al. 2019).
+    These maps are scaled by 1 / sqrt(2 L) if norms precede sublayers (Radford et al. 2019, section
+    2.3), so that the stream does not grow with depth, and are zero if norms have no weights, so
+    that every block starts as the identity (Zhang et al. 2019, arXiv:1901.09321). If attention is
+    not scaled, its queries are scaled instead, and all matrices have a standard deviation of 1 /
+    sqrt(inputs) (Raffel et al. 2019).
     """
     config = model.body.config
     initialise(model, config.init_std, seed)
@@ -168,20 +165,21 @@ def _init_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> No
             nn.init.normal_(part.weight, 0.0, part.in_features**-0.5, generator=generator)
         elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, 0.0, 1.0, generator=generator)
-    for part in model.modules():  # once more: a part's matrices come after it
+    for part in model.modules():  # a second pass: a module's matrices come after it
         if isinstance(part, SelfAttention):
             (part.qkv if part.stacked else part.q).weight[: part.heads * part.width] *= (
                 part.width**-0.5
             )
         elif isinstance(part, CrossAttention):
             part.q.weight *= part.width**-0.5
-        elif isinstance(part, RelativeBias):  # small beside the scores, as in the published code
+        # small compared to the scores, as in the published code
+        elif isinstance(part, RelativeBias):
             part.table.weight *= dim**-0.5
 
 
 class _SkipInit(TorchFunctionMode):
-    """Leaves new weights as they are: filling those of the meta device imports all of the compiler,
-    for nothing.
+    """Skips initialization: filling tensors on the meta device would import the whole compiler for
+    nothing.
     """
 
     def __torch_function__(
@@ -198,8 +196,8 @@ class _SkipInit(TorchFunctionMode):
 
 @contextlib.contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Modules made here are names and shapes alone, on the meta device: their numbers are to come
-    from a file.
+    """Create modules on the meta device, with names and shapes but without numbers, which come from
+    a file later.
     """
     with torch.device("meta"), _SkipInit():
         yield
@@ -211,9 +209,9 @@ def build_on_meta(config: ModelConfig) -> LanguageModel:
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Have PyTorch's compiler fuse what a block does besides its ragged attention, and what the
-    loss does with logits. Each is compiled once for all batches of as many tokens, and once more
-    for all other sizes.
+    """Compile what a block does besides its ragged attention, and the operations of the loss on
+    logits. Each is compiled once for all batches with the same number of tokens, and once more for
+    all other sizes.
     """
     for part in model.modules():
         if isinstance(part, (SelfAttention, CrossAttention)):

@@ -1,9 +1,9 @@
-"""What arrives: hidden states (T, D). What leaves: the same shape, each token transformed by
-itself.
+"""Norms and feed-forward networks: take hidden states (T, D); transform each token on its own.
 
-Norms: each row normalised, with a learned scale (and shift). Feed-forward: FFN(x) = act(x W1 + b1)
-W2 + b2 (Vaswani et al. 2017, eq. 2); gated: (act(x W1) * x W3) W2 (Shazeer 2020). A mixture sends
-each token to the few experts that a router likes best (Shazeer et al. 2017, arXiv:1701.06538).
+Norms normalize each row, with a learned scale (and shift). Feed-forward: FFN(x) = act(x W1 + b1) W2
++ b2 (Vaswani et al. 2017, eq. 2); gated: (act(x W1) * x W3) W2 (Shazeer 2020). A mixture of experts
+sends each token to the few experts with the highest router scores (Shazeer et al. 2017,
+arXiv:1701.06538).
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ from langue.model.kernels import Dropout, Linear, linear
 
 
 class RMSNorm(nn.RMSNorm):
-    """x / rms(x) * w, in the precision of the weights also where autocast's products are not."""
+    """x / rms(x) * w, in the precision of the weights, even under autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.to(self.weight.dtype), self.normalized_shape, self.weight, self.eps)
 
 
 class OffsetRMSNorm(nn.RMSNorm):
-    """x / rms(x) * (1 + w): the weight is stored as its difference from one, so that decay pulls
-    towards identity.
+    """x / rms(x) * (1 + w): the weight is stored as its difference from one, so that weight decay
+    pulls towards the identity.
     """
 
     def reset_parameters(self) -> None:
@@ -40,7 +40,7 @@ class OffsetRMSNorm(nn.RMSNorm):
 
 
 class PlainRMSNorm(nn.Module):
-    """x / rms(x), nothing learned."""
+    """x / rms(x), without learned parameters."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class PlainRMSNorm(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """LayerNorm of each head's vector by itself, x (T, H, K), with a weight for each head."""
+    """LayerNorm of each head's vector, x (T, H, K), with separate weights for each head."""
 
     def __init__(self, heads: int, width: int, eps: float) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class HeadNorm(nn.Module):
 
 
 def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
-    """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang and Sennrich 2019,
+    """Return LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang and Sennrich 2019,
     arXiv:1910.07467).
     """
     size = config.dim if dim is None else dim
@@ -81,8 +81,8 @@ def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
 
 
 class _SquaredReLU(torch.autograd.Function):
-    """By itself, autograd computes a power and a threshold in seven passes over memory, where two
-    products suffice.
+    """Two products, in place of the power and threshold of autograd, which take seven passes over
+    memory.
     """
 
     @staticmethod
@@ -99,12 +99,14 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 def relu_squared(x: Tensor) -> Tensor:
-    """max(x, 0)^2 (So et al. 2021, arXiv:2109.08668)."""
+    """Return max(x, 0)^2 (So et al. 2021, arXiv:2109.08668)."""
     return _SquaredReLU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def gelu_quick(x: Tensor) -> Tensor:
-    """x sigmoid(1.702 x), near to GELU (Hendrycks and Gimpel 2016, section 2)."""
+    """Return x sigmoid(1.702 x), an approximation of GELU (Hendrycks and Gimpel 2016, section
+    2).
+    """
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -137,7 +139,7 @@ class FeedForward(nn.Module):
         return out
 
     def _gated(self, gate: nn.Module, x: Tensor) -> Tensor:
-        """act(x W1) * (x W3), with what the config limits and adds: (T, D) -> (T, F)."""
+        """Return act(x W1) * (x W3), with the config's limits and offset: (T, D) -> (T, F)."""
         gating = gate(x)
         if self.limit:
             gating = gating.clamp(max=self.limit)
@@ -151,8 +153,8 @@ class FeedForward(nn.Module):
 
 
 class Mixture(nn.Module):
-    """y = sum over the k best experts e of p_e FFN_e(x), with p = softmax(x W_router), over all
-    experts in float32; renormalised, p is the softmax over the k best alone.
+    """y = sum over the top k experts e of p_e FFN_e(x), with p = softmax(x W_router) over all
+    experts, in float32; with renormalisation, p is the softmax over the top k alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -170,10 +172,11 @@ class Mixture(nn.Module):
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
         out = torch.zeros_like(x)
-        # (T k): one expert's after another's, each in order of tokens
+        # (T k): grouped by expert, each group in token order
         sent, order = chosen.flatten().sort(stable=True)
         numbers = torch.arange(len(self.experts) + 1, device=x.device)
-        # How many are each one's: asked for once, since an accelerator is waited for each time.
+        # The sizes of the groups are transferred at once, because each transfer waits for the
+        # accelerator.
         sizes = torch.searchsorted(sent, numbers).diff().tolist()
         for expert, own in zip(self.experts, torch.split(order, sizes), strict=True):
             tokens = own // self.best
@@ -186,7 +189,7 @@ class Mixture(nn.Module):
 
 
 class Convolution(nn.Module):
-    """norm(y + act(conv(x))) of what enters a block and what leaves it, DeBERTa v2's: each token
+    """norm(y + act(conv(x))) of the input x and output y of a block, as in DeBERTa v2: each token
     sees its nearest neighbours in its own sequence, and zeros beyond its ends.
     """
 
@@ -198,7 +201,7 @@ class Convolution(nn.Module):
         self.norm = make_norm(config)
 
     def forward(self, y: Tensor, x: Tensor, positions: Tensor) -> Tensor:
-        """y, x (T, D); positions (T,) in each sequence. Returns (T, D)."""
+        """Return (T, D) from y, x (T, D) and positions (T,) in each sequence."""
         width = self.map.kernel_size[0]
         seen = [_neighbours(x, positions, i - width // 2) for i in range(width)]
         weight = self.map.weight.permute(0, 2, 1).flatten(1)  # (D, width * D)
@@ -208,8 +211,11 @@ class Convolution(nn.Module):
 
 
 def _neighbours(x: Tensor, positions: Tensor, apart: int) -> Tensor:
-    """The states of the tokens so many places further on in the same sequence; zeros beyond it."""
-    there = positions.roll(-apart) == positions + apart  # (T,): those of others begin at 0 again
+    """Return the states of the tokens `apart` positions later in the same sequence; zeros beyond
+    its ends.
+    """
+    # (T,): positions restart at 0 in other sequences
+    there = positions.roll(-apart) == positions + apart
     return x.roll(-apart, 0) * there[:, None]
 
 

@@ -1,15 +1,15 @@
-"""What arrives: operands of inference on a processor. What leaves: the results of kernels.cpp,
-which is built here at first use.
+"""Native kernels: takes operands of inference on a CPU; returns the results of kernels.cpp, which
+is compiled on first use.
 
-PyTorch reads weights of 8 or 4 bits through general kernels, and multiplies few rows slowly; a
-row's bits depend there on how many others are in the batch. kernels.cpp has neither fault. It needs
-a C++ compiler on the user's machine: `native` gives None where there is none, or where anything
-else goes wrong, says so once, and callers then use PyTorch's operations.
+PyTorch handles 8- and 4-bit weights with general kernels and is slow with few rows; and the bits of
+a row depend on how many others are in the batch. kernels.cpp has neither problem. It needs a C++
+compiler on the user's machine: if there is none, or anything else fails, `native` returns None and
+warns once, and callers use PyTorch's operations.
 
-The library is kept in the user's cache folder under a hash of the source, the compiler, its options
-and the processor, so that nothing stale is loaded. It ends with its own SHA-256, so that nothing
-broken is; and it is loaded only if it belongs to this user alone. LANGUE_NATIVE=0 in the
-environment keeps PyTorch's operations.
+The library is cached in the user's cache folder under a hash of the source, the compiler, its
+options and the processor, so that no outdated one is loaded. It ends with its own SHA-256, so that
+no damaged one is; and it is only loaded if it belongs to this user alone. LANGUE_NATIVE=0 in the
+environment disables native kernels.
 """
 
 import ctypes
@@ -38,14 +38,14 @@ from langue.progress import warn
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILERS = ("c++", "g++", "clang++")
 OPTIONS = ("-std=c++17", "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
-# What asks for all instructions of this processor: most compilers, those that know only the other
-# name, and those that know neither.
+# Options that enable all instructions of this processor: for most compilers, for those that only
+# know the other name, and for those that know neither.
 TUNING = (("-march=native",), ("-mcpu=native",), ())
-PATIENCE = 300  # seconds for the compiler, on a machine that does much else
-DIGEST = 32  # bytes of SHA-256 at the end of the library
-PAGE = 16  # tokens of a page of keys and values, as in kernels.cpp
+PATIENCE = 300  # time limit of the compiler in seconds, for a busy machine
+DIGEST = 32  # bytes of the SHA-256 at the end of the library
+PAGE = 16  # tokens of a KV cache page, as in kernels.cpp
 KINDS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
-GROUPS = {"int8": (16, 32), "int4": (32,)}  # of which there are kernels
+GROUPS = {"int8": (16, 32), "int4": (32,)}  # group sizes that have kernels
 FAULTS = {
     1: "these weights have a group size that no kernel reads",
     2: "a page is outside of the pages",
@@ -54,7 +54,7 @@ FAULTS = {
 
 
 class StoredWeight(Protocol):
-    """A matrix (O, K) as it is stored: what `Native.linear` reads of langue's `Weight`."""
+    """A matrix (O, K) in its stored format: what `Native.linear` reads of langue's `Weight`."""
 
     @property
     def kind(self) -> str: ...
@@ -73,11 +73,15 @@ class StoredWeight(Protocol):
 
 
 class NativeError(Exception):
-    """Why there are no native kernels; never shown as an error, as everything works without."""
+    """Why there are no native kernels; never shown as an error, since everything works without
+    them.
+    """
 
 
 class Native:
-    """The functions of kernels.cpp; `instructions` says for which processor they were built."""
+    """The functions of kernels.cpp; `instructions` is the instruction set that they were compiled
+    for.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer = ctypes.c_void_p
@@ -100,21 +104,22 @@ class Native:
         self._rotate.argtypes = [pointer, pointer, pointer, long, long, long, long]
 
     def reads(self, weight: StoredWeight) -> bool:
-        """Whether `linear` has a kernel for these weights."""
+        """Return whether `linear` has a kernel for these weights."""
         if weight.kind in ("fp32", "bf16"):
             return True
         groups = GROUPS.get(weight.kind, ())
         return weight.group in groups and not (weight.kind == "int8" and weight.mins is not None)
 
     def linear(self, x: Tensor, weight: StoredWeight, bias: Tensor | None = None) -> Tensor:
-        """The product x W^T + b, each row's bits the same whatever other rows there are.
+        """Return x W^T + b, where the bits of each row do not depend on the other rows.
 
-        x (M, K) float32 -> (M, O) float32, without gradients. Weights of whole numbers multiply x
-        rounded to 8 bits, each 32 elements by their own largest absolute value; such 32 become NaN
-        where one is not finite. ValueError where an operand does not lie as the kernels read it.
+        x (M, K) float32 -> (M, O) float32, without gradients. Integer weights are multiplied with x
+        rounded to 8 bits, in blocks of 32 elements scaled by their largest absolute value; a block
+        becomes NaN if an element is not finite. Raises ValueError if an operand does not have the
+        memory layout that the kernels read.
         """
-        # Few steps of Python: where a model is larger than the caches, each of them is a wait for
-        # memory, 50 times a token.
+        # As few steps of Python as possible: if a model exceeds the caches, each of them waits for
+        # memory, 50 times per token.
         known = self._described.get(id(weight))
         if known is None or known.weight() is not weight or known.at != weight.data.data_ptr():
             known = self._describe(weight)
@@ -141,7 +146,9 @@ class Native:
         return y
 
     def _describe(self, weight: StoredWeight) -> "_Described":
-        """What the kernels are told of a matrix; checked once, as long as it stays where it is."""
+        """Return the description of a matrix for the kernels; it is checked once, as long as it
+        stays at the same address.
+        """
         _check_weight(weight)
         key = id(weight)
         known = _Described(weight, lambda _: self._described.pop(key, None))
@@ -160,21 +167,22 @@ class Native:
         slopes: Tensor | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        """Attention of each sequence's last token to all of it, or to its last `window` tokens.
+        """Attention of each sequence's last token to the whole sequence, or to its last `window`
+        tokens.
 
-        q (N, H, K): one query a sequence; pages (2, P, G, PAGE, K): keys and values of a layer;
-        tables (N, most pages) int32: the pages of each sequence, in order; lengths (N,) int32;
-        scale: 0 for 1 / sqrt(K); cap: c tanh(score / c), 0 for none; slopes (H,): each is taken
-        from the scores as often as the key is before the query; sinks (H,): one score more, of no
-        value. Returns (N, H * K). ValueError where a page or a length is impossible, or an operand
-        does not lie as the kernel reads it.
+        q (N, H, K): one query for each sequence. pages (2, P, G, PAGE, K): keys and values of a
+        layer. tables (N, most pages) int32: the pages of each sequence, in order. lengths (N,)
+        int32. scale: 0 for 1 / sqrt(K). cap: c tanh(score / c), 0 for none. slopes (H,): multiplied
+        by the distance of a key and subtracted from the scores. sinks (H,): an additional score
+        without a value. Returns (N, H * K). Raises ValueError if a page or a length is impossible,
+        or an operand does not have the memory layout that the kernel reads.
         """
         sequences, heads, width = q.shape
         _check(q, "q")
         kv_heads = _check_pages(pages, width)
         _check(tables, "tables", torch.int32)
         _check(lengths, "lengths", torch.int32)
-        # shape[0], as PyTorch's `len` is a function of Python
+        # shape[0], because `len` of a tensor is a Python function
         lines = tables.shape[0]
         if heads % kv_heads or lines != sequences or lengths.shape[0] != sequences:
             raise ValueError(
@@ -211,10 +219,10 @@ class Native:
         return out
 
     def write(self, k: Tensor, v: Tensor, pages: Tensor, slots: Tensor) -> None:
-        """Put keys and values into the places of a layer's pages.
+        """Write keys and values to slots in a layer's pages.
 
-        k, v (T, G, K); pages (2, P, G, PAGE, K); slots (T,) int64: page * PAGE + place.
-        ValueError as `attend`; nothing is written then.
+        k, v (T, G, K); pages (2, P, G, PAGE, K); slots (T,) int64: page * PAGE + position. Raises
+        ValueError as `attend` does; nothing is written then.
         """
         tokens, heads, width = k.shape
         _check(k, "k")
@@ -236,10 +244,10 @@ class Native:
         )
 
     def rotate(self, x: Tensor, cosines: Tensor, sines: Tensor) -> None:
-        """Turn the first R elements of each head, in place: element i is paired with i + R / 2.
+        """Rotate the first R elements of each head in place: element i is paired with i + R / 2.
 
-        x (T, H, K); cosines, sines (T, R / 2). ValueError where they do not fit (Su et al. 2021,
-        arXiv:2104.09864).
+        x (T, H, K); cosines, sines (T, R / 2). Raises ValueError if the shapes do not match (Su et
+        al. 2021, arXiv:2104.09864).
         """
         tokens, heads, width = x.shape
         _check(x, "x")
@@ -252,7 +260,7 @@ class Native:
 
 
 class _Record(ctypes.Structure):
-    """`Weight` of kernels.cpp."""
+    """The struct `Weight` of kernels.cpp."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -267,14 +275,14 @@ class _Record(ctypes.Structure):
 
 
 class _Described:
-    """A matrix that was checked, and where it was then."""
+    """A matrix that was checked, and its address at that time."""
 
     def __init__(self, weight: StoredWeight, forget: Callable[[object], object]) -> None:
         scales = weight.scales
         mins = weight.mins
         self.weight = weakref.ref(weight, forget)
         self.at = weight.data.data_ptr()
-        self.tables = (scales, mins)  # which so stay where they are
+        self.tables = (scales, mins)  # references that keep these tensors alive
         self.outputs = len(weight.data)
         self.inputs = _inputs(weight)
         self.record = _Record(
@@ -300,7 +308,7 @@ def _check(x: Tensor, name: str, dtype: torch.dtype = torch.float32) -> None:
 
 
 def _check_pages(pages: Tensor, width: int) -> int:
-    """The heads of keys and values."""
+    """Return the number of key/value heads."""
     _check(pages, "pages")
     shape = pages.shape
     if len(shape) != 5 or shape[0] != 2 or shape[3] != PAGE or shape[4] != width:
@@ -345,7 +353,7 @@ def _refuse(fault: int) -> None:
 
 @cache
 def native() -> Native | None:
-    """The kernels built for this processor; None, after one warning, where that fails."""
+    """Return the kernels built for this processor; None, after one warning, if that fails."""
     if os.environ.get("LANGUE_NATIVE", "1") == "0":
         return None
     try:
@@ -359,9 +367,10 @@ def native() -> Native | None:
 
 
 def load_native(tuning: Sequence[tuple[str, ...]] = TUNING) -> Native:
-    """Kernels from the cache folder, or built anew; NativeError where neither can be.
+    """Return kernels from the cache folder, or build them; raise NativeError if neither is
+    possible.
 
-    tuning: the compiler options to try, one after another, until one builds what works here.
+    tuning: compiler options to try in turn, until the result works on this machine.
     """
     compiler = find_compiler()
     version = _run([*compiler, "--version"], 60).splitlines()[0]
@@ -378,7 +387,9 @@ def load_native(tuning: Sequence[tuple[str, ...]] = TUNING) -> Native:
 
 
 def find_compiler() -> list[str]:
-    """The command of a C++ compiler: CXX of the environment, or the first one on the PATH."""
+    """Return the command of a C++ compiler: CXX in the environment, or the first one on the
+    PATH.
+    """
     named = shlex.split(os.environ.get("CXX", ""))
     if named and shutil.which(named[0]):
         return named
@@ -389,7 +400,7 @@ def find_compiler() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where built kernels are kept: langue/ in the user's cache folder."""
+    """Return the folder of cached kernels: langue/ in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "langue"
@@ -398,7 +409,7 @@ def cache_folder() -> Path:
 
 
 def _processor() -> str:
-    """Which instructions there are: a cache folder may be shared by machines."""
+    """Return the instruction set of the processor, since machines may share a cache folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -420,14 +431,14 @@ def _kept_or_built(command: list[str], name: str) -> Native:
             checked = _checked(built)
             if checked is None:
                 raise NativeError("the library that was built does not work")
-            built.replace(path)  # in one step; of several processes the last one's stays
+            built.replace(path)  # atomic; of several processes, the last one's file stays
             return checked
     except OSError as error:
         warn(
             f"native kernels are built anew for each process, as they cannot be kept: {error}."
             " Make that folder writable, or name another one in XDG_CACHE_HOME"
         )
-    with tempfile.TemporaryDirectory() as elsewhere:  # once loaded, the file is not needed
+    with tempfile.TemporaryDirectory() as elsewhere:  # the file is not needed once it is loaded
         checked = _checked(_build(command, Path(elsewhere)))
     if checked is None:
         raise NativeError("the library that was built does not work")
@@ -456,7 +467,7 @@ def _run(command: list[str], patience: int) -> str:
 
 
 def _checked(path: Path) -> Native | None:
-    """The library at `path`, if it is whole, this user's alone, and computes rightly."""
+    """Return the library at `path` if it is intact, owned by this user alone, and correct."""
     try:
         found = path.lstat()
         content = path.read_bytes()

@@ -1,7 +1,7 @@
-"""The self-test of compiled kernels: whether they compute what the formulas say.
+"""The self-test of compiled kernels: compares them with the formulas.
 
-The formulas are written here in float64, slow and obvious. The tests compare the kernels with the
-same functions on more shapes. Kernels of a compiler that gets one of these wrong are not used.
+The formulas are written here in float64, slow and obvious, and the tests compare the kernels with
+the same functions on more shapes. If a compiler gets one of them wrong, its kernels are not used.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 UNIT = 32  # elements of x that share a scale, as in kernels.cpp
-PAGE = 16  # tokens of a page of keys and values
-TOLERANCE = 1e-5  # relative to the sum of absolute products: fp32 sums in any order
+PAGE = 16  # tokens of a KV cache page
+TOLERANCE = 1e-5  # relative to the sum of absolute products, since fp32 sums depend on the order
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Kernels(Protocol):
 
 
 def dequantised(weight: PlainWeight) -> Tensor:
-    """The values of a stored matrix, (O, K) float64."""
+    """Return the values of a stored matrix, (O, K) float64."""
     data = weight.data
     if weight.kind in ("fp32", "bf16"):
         return data.double()
@@ -66,7 +66,7 @@ def dequantised(weight: PlainWeight) -> Tensor:
 
 
 def _unpack_int4(weight: PlainWeight) -> Tensor:
-    """The codes of a matrix in 4 bits, (O, K) float64: signed where it has no minimums."""
+    """Return the codes of a 4-bit matrix, (O, K) float64: signed if it has no minimums."""
     data = weight.data
     pairs = data.view(len(data), -1, UNIT // 2)  # (O, units, 16)
     low = pairs & 15
@@ -79,7 +79,9 @@ def _unpack_int4(weight: PlainWeight) -> Tensor:
 
 
 def rounded(x: Tensor) -> Tensor:
-    """x (M, K) as integer products read it, in float64: 8 bits, and a scale for each unit."""
+    """Return x (M, K) as integer products read it, in float64: 8 bits, and a scale for each
+    unit.
+    """
     units = x.view(len(x), -1, UNIT)  # (M, units, 32)
     largest = units.abs().amax(dim=2, keepdim=True)
     # not 127 / largest: PyTorch multiplies by the reciprocal, which is itself rounded
@@ -95,7 +97,9 @@ def rounded(x: Tensor) -> Tensor:
 def linear_reference(
     x: Tensor, weight: PlainWeight, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """x W^T + b in float64, and the same sum of absolute values, which errors are relative to."""
+    """Return x W^T + b in float64, and the same sum of absolute values, to which errors are
+    relative.
+    """
     is_float = weight.kind in ("fp32", "bf16")
     inputs = x.double() if is_float else rounded(x)
     matrix = dequantised(weight)
@@ -118,7 +122,7 @@ def attend_reference(
     slopes: Tensor | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """`Native.attend` in float64, one sequence and one head at a time."""
+    """Compute `Native.attend` in float64, one sequence and one head at a time."""
     sequences, heads, width = q.shape
     kv_heads = pages.shape[2]
     scale = scale or 1 / math.sqrt(width)
@@ -150,7 +154,7 @@ def attend_reference(
 
 
 def random_weight(kind: str, shape: tuple[int, int], draw: torch.Generator) -> PlainWeight:
-    """A random matrix; kind: that of a `Weight`, or "int8 of 16", "int4 with mins"."""
+    """Return a random matrix; kind: that of a `Weight`, or "int8 of 16", "int4 with mins"."""
     rows, columns = shape
     if kind in ("fp32", "bf16"):
         values = torch.randn(rows, columns, generator=draw)
@@ -172,7 +176,7 @@ RANDOM_KINDS = ("fp32", "bf16", "int8", "int8 of 16", "int4", "int4 with mins")
 
 
 def passes_self_test(kernels: Kernels) -> bool:
-    """Whether each function agrees with float64 on small operands with odd shapes."""
+    """Return whether each function agrees with float64 on small operands with odd shapes."""
     draw = torch.Generator().manual_seed(0)
     for kind in RANDOM_KINDS:
         if not _linear_agrees(kernels, kind, draw):
@@ -197,9 +201,9 @@ def _linear_agrees(kernels: Kernels, kind: str, draw: torch.Generator) -> bool:
 
 
 def _attention_agrees(kernels: Kernels, draw: torch.Generator) -> bool:
-    """Whether writing to pages, rotating, and attending agree with float64."""
+    """Return whether writing to pages, rotation and attention agree with float64."""
     pages = torch.zeros(2, 7, 2, PAGE, 40)
-    if not _writing_agrees(kernels, pages, draw):
+    if not _write_agrees(kernels, pages, draw):
         return False
     q = torch.randn(2, 4, 40, generator=draw)
     angles = torch.randn(2, 10, generator=draw)
@@ -217,8 +221,10 @@ def _attention_agrees(kernels: Kernels, draw: torch.Generator) -> bool:
     return True
 
 
-def _writing_agrees(kernels: Kernels, pages: Tensor, draw: torch.Generator) -> bool:
-    """Fill the pages (2, P, G, 16, K) with random keys and values in a random order."""
+def _write_agrees(kernels: Kernels, pages: Tensor, draw: torch.Generator) -> bool:
+    """Fill the pages (2, P, G, 16, K) with random keys and values in a random order, and return
+    whether they are there.
+    """
     _, n_pages, kv_heads, _, width = pages.shape
     slots = torch.randperm(n_pages * PAGE, generator=draw)
     both = torch.randn(2, len(slots), kv_heads, width, generator=draw)
@@ -230,7 +236,9 @@ def _writing_agrees(kernels: Kernels, pages: Tensor, draw: torch.Generator) -> b
 
 
 def _rotation_agrees(kernels: Kernels, q: Tensor, angles: Tensor) -> bool:
-    """q (N, H, K), angles (N, R): of each head the first 2 R numbers are rotated."""
+    """Rotate the first 2 R elements of each head of q (N, H, K) by angles (N, R), and return
+    whether the result agrees with float64.
+    """
     size = angles.shape[1]
     found = q.clone()
     kernels.rotate(found, angles.cos(), angles.sin())

@@ -1,6 +1,6 @@
-"""What arrives: each token's place in its own sequence, positions (T,). What leaves: vectors (T, D)
-to add to the embedding, rotations of queries and keys, biases (H, S, S) on scores, or embeddings of
-distances (2 S, D).
+"""Positions: take each token's position in its own sequence (T,); return vectors (T, D) to add to
+the embedding, rotations of queries and keys, biases (H, S, S) of scores, or embeddings of distances
+(2 S, D).
 """
 
 import math
@@ -14,20 +14,20 @@ from langue.model.attention import LengthBuckets
 from langue.model.config import ModelConfig
 from langue.model.layers import make_norm
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, R / 2)
+Rotation = tuple[Tensor, Tensor]  # cosines and sines, (T, R / 2) each
 
 
 class Sinusoidal(nn.Module):
-    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(the same): Vaswani et al. 2017, section
-    3.5.
+    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)): Vaswani et al. 2017,
+    section 3.5.
 
-    halves: all sines first, then all cosines, as Marian has it. slowest: the last rate is 1 / 10000
-    itself, as fairseq has it.
+    halves: all sines first, then all cosines, as in Marian. slowest: the last frequency is exactly
+    1 / 10000, as in fairseq.
     """
 
     def __init__(self, length: int, dim: int, halves: bool = False, slowest: bool = False) -> None:
         super().__init__()
-        # On the CPU also while the model is drawn up on the meta device: no file holds these
+        # On the CPU even if the model is created on the meta device, since no file contains these
         # numbers.
         positions = torch.arange(length, dtype=torch.float64, device="cpu")
         steps = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")
@@ -61,12 +61,12 @@ def make_position(config: ModelConfig, dim: int) -> nn.Module | None:
 
 
 class Rotary(nn.Module):
-    """Pairs of a head's elements turn by position * rate_i, rate_i = base^(-2i/R) (Su et al. 2021,
-    arXiv:2104.09864).
+    """Rotary positions: pairs of a head's elements are rotated by position * rate_i, rate_i =
+    base^(-2i/R) (Su et al. 2021, arXiv:2104.09864).
 
-    Element i is paired with i + R/2. Published ways to stretch the context change the rates;
+    Element i is paired with i + R/2. Published methods for extending the context change the rates;
     `dynamic` changes the base with the length of each sequence beyond `rotary_length`, and
-    `longrope` has rates of their own for sequences beyond it.
+    `longrope` has separate rates for sequences beyond it.
     """
 
     def __init__(self, config: ModelConfig, local: bool = False) -> None:
@@ -95,9 +95,10 @@ class Rotary(nn.Module):
     def forward(
         self, positions: Tensor, groups: LengthBuckets, lengths: Tensor | None = None
     ) -> Rotation:
-        """positions (T,) -> cosines and sines (T, R / 2), float32; groups cover those tokens that
-        are in sequences. lengths (T,): of the sequence that each is in, where its last token is not
-        among these.
+        """Return cosines and sines (T, R / 2), float32, for positions (T,); groups cover the tokens
+        that belong to sequences.
+
+        lengths (T,): length of each token's sequence, if its last token is not among these.
         """
         rates = cast(Tensor, self.rates)  # (R / 2,)
         if self.scaling in ("dynamic", "longrope"):
@@ -110,17 +111,18 @@ class Rotary(nn.Module):
         return cosines, sines
 
     def _rates_of(self, lengths: Tensor) -> Tensor:
-        """The rates (T, R / 2) of each token, by the length (T,) of the sequence that it is in."""
+        """Return the rates (T, R / 2) of each token, given the length (T,) of its sequence."""
         if self.scaling == "dynamic":
             return self._dynamic_rates(lengths)
         longer = (lengths > self.length)[:, None]  # (T, 1)
         return torch.where(longer, cast(Tensor, self.long_rates), cast(Tensor, self.rates))
 
     def _dynamic_rates(self, lengths: Tensor) -> Tensor:
-        """`_rates_of` where the base is larger, the longer the sequence is beyond `rotary_length`.
+        """Return the rates for a base that grows with the length of the sequence beyond
+        `rotary_length`.
 
-        Those of one length are computed by themselves: of all together the powers are rounded in
-        one way or another by how many there are.
+        Each distinct length is computed on its own, because the rounding of vectorized powers
+        depends on the number of elements.
         """
         exponents = torch.arange(0, self.size, 2, device=lengths.device) / self.size  # (R / 2,)
         distinct, places = torch.unique(lengths, return_inverse=True)
@@ -134,7 +136,7 @@ class Rotary(nn.Module):
 
 
 def sequence_lengths(positions: Tensor, groups: LengthBuckets) -> Tensor:
-    """The length of the sequence that each token is in, by its last token: (T,)."""
+    """Return the length (T,) of each token's sequence, from the position of its last token."""
     parts = []
     for offset, n, t in groups:
         last = positions[offset : offset + n * t].view(n, t)[:, -1:]  # (n, 1)
@@ -144,14 +146,14 @@ def sequence_lengths(positions: Tensor, groups: LengthBuckets) -> Tensor:
 
 
 def _rates(base: float, size: int) -> Tensor:
-    """base^(-2i / R) of each pair, (R / 2,)."""
+    """Return base^(-2i / R) for each pair, (R / 2,)."""
     exponents = torch.arange(0, size, 2, device="cpu").float() / size
     return 1.0 / base**exponents
 
 
 def _llama3(rates: Tensor, length: int, config: ModelConfig) -> Tensor:
-    """Llama 3.1, arXiv:2407.21783: slow rates divided by the factor, fast ones kept, a ramp
-    between.
+    """Return the rates of Llama 3.1, arXiv:2407.21783: slow ones are divided by the factor, fast
+    ones kept, with a ramp in between.
     """
     turns = length * rates / (2 * math.pi)
     low = config.rotary_low
@@ -163,13 +165,13 @@ def _llama3(rates: Tensor, length: int, config: ModelConfig) -> Tensor:
 
 
 def _yarn(rates: Tensor, base: float, length: int, config: ModelConfig) -> Tensor:
-    """YaRN, Peng et al. 2023, arXiv:2309.00071: as above, with the ramp over the index of the
-    rate.
+    """Return the rates of YaRN, Peng et al. 2023, arXiv:2309.00071: like Llama 3.1, but with the
+    ramp over the index of the rate.
     """
     size = 2 * len(rates)
 
     def index(turns: float) -> float:
-        """Of the rate that makes so many turns over the length."""
+        """Return the index of the rate with this number of rotations over the length."""
         wavelength = length / (turns * 2 * math.pi)
         return size * math.log(wavelength) / (2 * math.log(base))
 
@@ -188,7 +190,7 @@ def _yarn(rates: Tensor, base: float, length: int, config: ModelConfig) -> Tenso
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn the first R elements of each head of x (T, H, K)."""
+    """Rotate the first R elements of each head of x (T, H, K)."""
     cos, sin = (part[:, None, :] for part in rotation)  # (T, 1, R / 2)
     half = cos.shape[-1]
     first = x[..., :half].float()
@@ -203,7 +205,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 class RelativeBias(nn.Module):
-    """T5's learned bias on each head's scores by bucketed distance (Raffel et al. 2019,
+    """T5's learned bias of each head's scores by bucketed distance (Raffel et al. 2019,
     arXiv:1910.10683).
     """
 
@@ -215,8 +217,8 @@ class RelativeBias(nn.Module):
         self.table = nn.Embedding(self.buckets, config.n_heads)
 
     def forward(self, length: int, begin: int = 0) -> Tensor:
-        """(H, S - begin, S), of the queries from `begin` on: near distances have a bucket each, far
-        ones share buckets that grow as their logarithm.
+        """Return the bias (H, S - begin, S) of the queries from `begin` on: near distances have a
+        bucket each, far ones share buckets of logarithmic width.
         """
         positions = torch.arange(length, device=self.table.weight.device)
         offset = positions[None, :] - positions[begin:, None]  # (S - begin, S), key minus query
@@ -224,12 +226,12 @@ class RelativeBias(nn.Module):
             buckets = self.buckets
             first_bucket = torch.zeros_like(offset)
             distance = (-offset).clamp(min=0)
-        else:  # keys after the query have the second half of the buckets
+        else:  # keys after the query use the second half of the buckets
             buckets = self.buckets // 2
             first_bucket = (offset > 0).long() * buckets
             distance = offset.abs()
         exact = buckets // 2
-        # how far between `exact` and the farthest distance, on a logarithmic scale
+        # position between `exact` and the largest distance, on a logarithmic scale
         log_distance = torch.log(distance.clamp(min=1).float() / exact)
         ratio = log_distance / math.log(self.distance / exact)
         shared = (ratio * (buckets - exact)).long()
@@ -240,8 +242,8 @@ class RelativeBias(nn.Module):
 
 
 class Alibi(nn.Module):
-    """-m_h |i - j| on each head's scores, m_h a geometric series (Press et al. 2021,
-    arXiv:2108.12409).
+    """The bias -m_h |i - j| of each head's scores, with m_h from a geometric series (Press et al.
+    2021, arXiv:2108.12409).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -252,7 +254,7 @@ class Alibi(nn.Module):
         self.register_buffer("slopes", torch.tensor(slopes, device="cpu"), persistent=False)
 
     def forward(self, length: int, begin: int = 0) -> Tensor:
-        """(H, S - begin, S), of the queries from `begin` on."""
+        """Return the bias (H, S - begin, S) of the queries from `begin` on."""
         slopes = cast(Tensor, self.slopes)
         positions = torch.arange(length, device=slopes.device)
         distance = (positions[None, :] - positions[begin:, None]).abs()  # (S - begin, S)
@@ -266,27 +268,27 @@ def make_bias(config: ModelConfig) -> nn.Module | None:
 
 
 class DistanceStates(NamedTuple):
-    """The embeddings of those distances that a batch has, each once."""
+    """The embeddings of the distances in a batch, each once."""
 
     states: Tensor  # (R, D)
-    rows: Tensor  # (2 S,) which of them each distance has
+    rows: Tensor  # (2 S,) row of each distance in `states`
 
 
 class DistanceEmbedding(nn.Module):
-    """P of each distance between two tokens (He et al. 2020, arXiv:2006.03654, eq. 3), the far ones
-    in buckets (its code since version 2).
+    """Embeddings P of the distance between two tokens (He et al. 2020, arXiv:2006.03654, eq. 3),
+    with buckets for large distances (as in its code since version 2).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.span = config.relative_buckets // 2 or config.relative_distance  # k of eq. 3
-        self.exact = config.relative_buckets // 4  # 0: there are no buckets
+        self.exact = config.relative_buckets // 4  # 0: no buckets
         self.distance = config.relative_distance
         self.table = nn.Embedding(2 * self.span, config.dim)
         self.norm = make_norm(config) if config.position_norm else None
 
     def forward(self, length: int) -> DistanceStates:
-        """Of all distances in sequences of at most `length` tokens."""
+        """Return the embeddings of all distances in sequences of at most `length` tokens."""
         apart = torch.arange(-length, length, device=self.table.weight.device)
         rows = (self.bucket(apart) + self.span).clamp(0, 2 * self.span - 1)  # (2 S,), ascending
         first, last = (int(row) for row in rows[[0, -1]])
@@ -295,8 +297,8 @@ class DistanceEmbedding(nn.Module):
         return DistanceStates(states if self.norm is None else self.norm(states), rows - first)
 
     def bucket(self, distance: Tensor) -> Tensor:
-        """distance (R,) int64 -> the same where it is near; far ones share numbers that grow as
-        their logarithm.
+        """Return the bucket of each distance (R,) int64: near ones have a bucket each, far ones
+        share buckets of logarithmic width.
         """
         if not self.exact:
             return distance

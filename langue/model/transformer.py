@@ -1,5 +1,5 @@
-"""What arrives: a flat run of tokens (T,), each with its position in its own sequence. What leaves:
-hidden states (T, D).
+"""The Transformer: takes a flat batch of tokens (T,), with the position of each in its own
+sequence; returns hidden states (T, D).
 
 A Transformer is an embedding and a stack of blocks; a block is attention and a feed-forward layer,
 each with a residual connection and a norm.
@@ -46,44 +46,46 @@ FILLED = 256
 
 @dataclass(frozen=True)
 class Step:
-    """Where the keys are that the tokens of a step of generation see; their own are put there."""
+    """The locations of the keys that the tokens of a generation step attend to; their own keys are
+    written there.
+    """
 
     own: PagedKeys  # of self-attention
-    encoder: PagedKeys | None = None  # of a decoder's attention to the encoder's output
-    # (T,) of the sequence that each token is in, for positions that change with it; None: so long
-    # as its last token here says
+    encoder: PagedKeys | None = None  # of a decoder's cross-attention
+    # (T,) length of each token's sequence, for positions that depend on it; None: the length up to
+    # its last token in the step
     lengths: Tensor | None = None
 
 
 @dataclass
 class Context:
-    """What all blocks of a stack share in one forward pass. Not frozen: the compiler would look
-    into every field of it, and compile a block anew for each batch's groups.
+    """What all blocks of a stack share in one forward pass. Not frozen: the compiler would
+    specialize on every field, and compile a block again for each batch's groups.
     """
 
     groups: LengthBuckets
     rotation: Rotation | None = None
-    local_rotation: Rotation | None = None  # that of layers with a window
-    query_scale: Tensor | None = None  # (T,), what each token's queries are multiplied by
+    local_rotation: Rotation | None = None  # for layers with a window
+    query_scale: Tensor | None = None  # (T,) factor of each token's queries
     bias: Tensor | None = None  # (H, S, S), added to the scores
     # (S, D): the encoder's output, in the order of the batch that attends to it
     encoder_states: Tensor | None = None
-    # where each sequence's part of the memory lies
+    # location of each sequence's part of the encoder's output
     pairs: PairedLengthBuckets = field(default_factory=list)
     step: Step | None = None
-    span_bias: SpanBias | None = None  # `bias` of a step's spans
-    distances: DistanceStates | None = None  # which scores with distances are of
-    positions: Tensor | None = None  # (T,), which a convolution asks for
+    span_bias: SpanBias | None = None  # `bias` for the spans of a step
+    distances: DistanceStates | None = None  # for scores with distances
+    positions: Tensor | None = None  # (T,), used by a convolution
 
     def with_bias(self, module: nn.Module | None) -> "Context":
-        """The same with what a module adds to the scores; as it is where there is none."""
+        """Return the context with a module's bias on the scores; unchanged if there is none."""
         if module is None:
             return self
         if self.step is None:
             return replace(self, bias=module(max((t for _, _, t in self.groups), default=0)))
 
         @cache
-        def rows(begin: int, end: int) -> Tensor:  # each computed once for all layers
+        def rows(begin: int, end: int) -> Tensor:  # computed once for all layers
             return module(end, begin)  # type: ignore[no-any-return]
 
         slopes = cast(Tensor, module.slopes) if isinstance(module, Alibi) else None
@@ -107,8 +109,8 @@ class SelfAttention(nn.Module):
         def into(heads: int, bias: bool = biased) -> Linear:
             return Linear(config.dim, heads * self.width, bias=bias)
 
-        # Of one size they are stacked, for one product; of two they stay apart, and a file's are
-        # used as they lie.
+        # Queries, keys and values of equal size are stacked, for a single product; otherwise they
+        # stay separate, and a file's matrices are used as they are.
         self.stacked = config.stacks_qkv
         of_keys = biased and config.key_bias
         if self.stacked:
@@ -147,7 +149,9 @@ class SelfAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
-        """query_positions (N,): as in `Block`; what attends is then these tokens alone."""
+        """Self-attention; query_positions (N,): as in `Block`, restricts the queries to these
+        tokens.
+        """
         parts: tuple[Tensor, ...]
         if self.packed and context.step is None and query_positions is None:
             parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
@@ -159,7 +163,7 @@ class SelfAttention(nn.Module):
         return out
 
     def _distances(self, states: DistanceStates | None) -> Distances | None:
-        """This layer's keys and queries of distances."""
+        """Return this layer's keys and queries of distances."""
         if states is None or self.position_dropout is None:
             return None
         kept = self.position_dropout(states.states)  # (R, D)
@@ -172,8 +176,8 @@ class SelfAttention(nn.Module):
         return Distances(keys, queries)
 
     def _mapped(self, own: nn.Module | None, states: Tensor, rows: Tensor, begin: int) -> Tensor:
-        """Embeddings of distances (R, D) -> (2 S, H, K), by a map of their own, or by that of
-        contents whose rows begin there.
+        """Map the embeddings of distances (R, D) to (2 S, H, K), by a map of their own, or by the
+        rows from `begin` on of the map of contents.
         """
         end = begin + self.heads * self.width
         out: Tensor = rows_of(self.qkv, states, begin, end) if own is None else own(states)
@@ -182,8 +186,8 @@ class SelfAttention(nn.Module):
     def _projected(
         self, x: Tensor, query_positions: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (T, H, K), or (N, H, K) of the queried tokens alone, keys and values (T, G, K) of
-        all.
+        """Return queries (T, H, K), or (N, H, K) of the queried tokens, and keys and values (T, G,
+        K) of all tokens.
         """
         asking = x if query_positions is None else x[query_positions]
         if not self.stacked:
@@ -205,9 +209,7 @@ class SelfAttention(nn.Module):
     def ragged(
         self, parts: tuple[Tensor, ...], context: Context, distances: Distances | None = None
     ) -> Tensor:
-        """All that depends on where sequences begin and end, which no two batches have in
-        common.
-        """
+        """The part that depends on the boundaries of sequences, which differ in every batch."""
         dropout = self.dropout if self.training else 0.0
         if len(parts) == 1:
             return self_attention(
@@ -222,7 +224,7 @@ class SelfAttention(nn.Module):
         pairs = []
         asked = 0
         for offset, n, t in context.groups:
-            # queries of a sequence: all its tokens, or the queried one
+            # queries of a sequence: all its tokens, or the single queried one
             each = t if len(q) == len(k) else 1
             pairs.append((asked, offset, n, each, t))
             asked += n * each
@@ -238,8 +240,8 @@ class SelfAttention(nn.Module):
         context: Context,
         query_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (T or N, H, K), keys and values (T, G, K), normalised and turned where the config
-        says so.
+        """Return queries (T or N, H, K), keys and values (T, G, K), normalized and rotated as the
+        config says.
         """
         if self.q_norm is not None and self.k_norm is not None:
             q = self._normed(self.q_norm, q).to(v.dtype)
@@ -267,14 +269,14 @@ class SelfAttention(nn.Module):
         return q, k, v
 
     def _normed(self, norm: nn.Module, x: Tensor) -> Tensor:
-        """x (T, H, K) with each head normalised, or all of a token together."""
+        """Normalize x (T, H, K) for each head, or over all heads of a token."""
         if not self.joint:
             return norm(x)  # type: ignore[no-any-return]
         return norm(x.flatten(1)).view(x.shape)  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
-    """Queries of the decoder's tokens, keys and values of the encoder's output (Vaswani et al.
+    """Queries from the decoder's tokens, keys and values from the encoder's output (Vaswani et al.
     2017, section 3.2.3).
     """
 
@@ -306,20 +308,21 @@ class CrossAttention(nn.Module):
         )
 
     def keys_of(self, encoder_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (S, H, K) of the encoder's output (S, D)."""
+        """Return the keys and values (S, H, K) of the encoder's output (S, D)."""
         both = self.kv(encoder_states).view(len(encoder_states), 2, -1, self.width)  # (S, 2, H, K)
         k, v = both.unbind(1)
         return k, v
 
 
 class Block(nn.Module):
-    """post: x = norm(x + sublayer(x)), as first published. pre: x = x + sublayer(norm(x)), Xiong et
-    al. 2020, arXiv:2002.04745. after: x = x + norm(sublayer(x)), OLMo 2, arXiv:2501.00656. both:
-    x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the sublayers read the same x.
+    """A block. post: x = norm(x + sublayer(x)), as originally published. pre: x = x +
+    sublayer(norm(x)), Xiong et al. 2020, arXiv:2002.04745. after: x = x + norm(sublayer(x)), OLMo
+    2, arXiv:2501.00656. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: both sublayers
+    have the same input.
 
-    query_positions (N,): one token of each sequence; only its state is computed, from the
-    keys and values of all, and what is returned is (N, D). The last block of a stack needs
-    no more where one token stands for its text.
+    query_positions (N,): one token of each sequence; only its state is computed, from the keys and
+    values of all tokens, and the result is (N, D). The last block of a stack needs no more if one
+    token represents its text.
     """
 
     def __init__(self, config: ModelConfig, layer: int = 0, cross: bool = False) -> None:
@@ -345,11 +348,11 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
-        """Whether the queried tokens can be computed alone: their place among the keys is the last,
-        or of no matter.
+        """Return whether the queried tokens can be computed alone: each is the last among its keys,
+        or its position does not matter.
         """
         scores = self.attention.scores
-        # among processes: its rows are not to be had apart
+        # a weight that is sharded over processes cannot be split by rows
         shared = hasattr(self.attention.out.weight, "to_local")
         alone = self.cross is None and self.convolution is None
         if shared or not alone or context.step is not None:
@@ -357,9 +360,10 @@ class Block(nn.Module):
         if not scores.causal:
             free = context.bias is None and self.bias is None and context.distances is None
             return not scores.window and free
-        return query_positions.tolist() == [
-            o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)
-        ]
+        last_tokens: list[int] = []
+        for offset, n, t in context.groups:
+            last_tokens += [offset + (i + 1) * t - 1 for i in range(n)]
+        return query_positions.tolist() == last_tokens
 
     def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
         def attention(y: Tensor) -> Tensor:
@@ -388,13 +392,13 @@ class Block(nn.Module):
     def _residual(
         self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module, kept: Tensor
     ) -> Tensor:
-        """kept: x, or that part of it which the sublayer's output is of."""
+        """Add a sublayer's output; kept: x, or the part of x that the output belongs to."""
         if self.post:
             return norm(kept + self._added(sublayer(x)))  # type: ignore[no-any-return]
         return kept + self._added(sublayer(norm(x)))
 
     def _added(self, out: Tensor) -> Tensor:
-        """What a sublayer adds to the residual stream."""
+        """Return what a sublayer adds to the residual stream."""
         dropped: Tensor = self.dropout(out)
         return dropped if self.scale == 1.0 else dropped * self.scale
 
@@ -402,8 +406,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """The Transformer of Vaswani et al. 2017 (arXiv:1706.03762), along the axes of `ModelConfig`.
 
-    Itself an encoder, or a decoder where the config is causal; an encoder-decoder has a second one
-    as its `decoder`, whose blocks also attend to the first one's output.
+    It is an encoder, or a decoder if the config is causal; an encoder-decoder has a second one as
+    its `decoder`, whose blocks also attend to the output of the first.
     """
 
     def __init__(self, config: ModelConfig, cross: bool = False) -> None:
@@ -411,10 +415,11 @@ class Transformer(nn.Module):
         self.config = config
         self.activation_checkpointing = False
         size = config.embedding_dim or config.dim
-        # The decoder of a pair uses the encoder's embedding, unless it has a vocabulary of its own.
+        # The decoder of an encoder-decoder uses the encoder's embedding, unless it has its own
+        # vocabulary.
         own = not cross or config.decoder_vocab_size
         self.token = nn.Embedding(config.vocab_size, size) if own else None
-        # what is added to the token's vector, before it is widened or after
+        # added to the token's vector, before or after it is widened
         inner = config.dim if config.position_widened else size
         self.position = make_position(config, inner)
         self.segment = nn.Embedding(config.n_segments, inner) if config.n_segments else None
@@ -451,14 +456,14 @@ class Transformer(nn.Module):
         token: nn.Embedding | None = None,
         query_positions: Tensor | None = None,
     ) -> Tensor:
-        """tokens, positions, segments (T,) int64; groups as in `self_attention`. Returns (T, D), or
-        (T, E) where the config narrows them.
+        """Return hidden states (T, D), or (T, E) if the config narrows them; tokens, positions,
+        segments (T,) int64; groups as in `self_attention`.
 
-        query_positions (N,): where one token of each sequence stands: only their states are
-        returned, (N, D), and the last block computes no others if it can. encoder_states (S, D) and
-        pairs: what a decoder with cross-attention attends to, as in `ragged_attention`; token: its
-        embedding where it has none of its own. step: in the place of groups, encoder_states and
-        pairs, where tokens go on from others whose keys and values stand in pages.
+        query_positions (N,): one token of each sequence; only their states are returned, (N, D),
+        and the last block computes no others if it can. encoder_states (S, D) and pairs: input of a
+        decoder's cross-attention, as in `ragged_attention`. token: the embedding of a decoder that
+        has none. step: replaces groups, encoder_states and pairs, if the tokens continue others
+        whose keys and values are in pages.
         """
         count = tokens.shape[0]
         if step is None and (extra := _to_fill(count, tokens.device)):
@@ -497,7 +502,7 @@ class Transformer(nn.Module):
         return out if self.narrow is None else self.narrow(out)
 
     def _query_scale(self, positions: Tensor) -> Tensor | None:
-        """What queries at these positions (T,) are multiplied by, (T,); None: they are not."""
+        """Return the factor (T,) of queries at these positions (T,); None: there is none."""
         growth = self.config.query_growth
         if not growth:
             return None
@@ -508,8 +513,8 @@ class Transformer(nn.Module):
     def _checkpointed(
         block: nn.Module, x: Tensor, context: Context, query_positions: Tensor | None
     ) -> Tensor:
-        """What a block makes of x, of which only x is kept: the backward pass computes it again,
-        with the same random numbers (Chen et al. 2016, arXiv:1604.06174).
+        """Run a block and keep only its input x: the backward pass recomputes the rest, with the
+        same random numbers (Chen et al. 2016, arXiv:1604.06174).
         """
         out: Tensor = checkpoint(block, x, context, query_positions, use_reentrant=False)
         return out
@@ -520,7 +525,7 @@ class Transformer(nn.Module):
         table = self.token if self.token is not None else token
         assert table is not None
         x: Tensor = table(tokens)
-        # what the blocks add up is not rounded, only what they multiply
+        # the residual stream stays in fp32; only products are in bf16
         if x.dtype == torch.bfloat16:
             x = x.float()
         if self.config.embedding_scale != 1.0:
@@ -532,7 +537,7 @@ class Transformer(nn.Module):
         if self.position is not None:
             x = x + self.position(positions + self.config.position_offset)
         if self.segment is not None:
-            # Without segments every token is of the first: one row, added to all.
+            # Without segments every token belongs to the first: one row, added to all.
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
         if self.task is not None:
             x = x + self.task.weight[0]
@@ -552,8 +557,8 @@ class Transformer(nn.Module):
         step: Step | None = None,
         query_positions: Tensor | None = None,
     ) -> Tensor:
-        """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs`
-        says, or in pages.
+        """Return the decoder's hidden states (T, D), given the encoder's output in the order of
+        `pairs`, or in pages.
         """
         assert self.decoder is not None
         out: Tensor = self.decoder(
@@ -571,8 +576,8 @@ class Transformer(nn.Module):
     def step_states(
         self, tokens: Tensor, positions: Tensor, step: Step, query_positions: Tensor
     ) -> Tensor:
-        """The hidden states (N, D) of those tokens of a step of generation that are asked for, of
-        the side that writes.
+        """Return the hidden states (N, D) of the queried tokens of a generation step, on the
+        decoder side.
         """
         if self.decoder is not None:
             return self.decode(tokens, positions, [], step=step, query_positions=query_positions)
@@ -580,7 +585,7 @@ class Transformer(nn.Module):
         return out
 
     def write_encoder_keys(self, encoder_states: Tensor, pages: Pages, slots: Tensor) -> None:
-        """Keep what the decoder's cross-attention sees of the encoder's output (S, D); slots
+        """Write the cross-attention keys and values of the encoder's output (S, D) to pages; slots
         (S,).
         """
         assert self.decoder is not None
@@ -592,7 +597,7 @@ class Transformer(nn.Module):
 
     @property
     def output_table(self) -> Tensor:
-        """The embedding (V, E) of the side that writes, which a tied head shares."""
+        """The embedding (V, E) of the generating side, which a tied head shares."""
         table = (
             self.decoder.token
             if self.decoder is not None and self.decoder.token is not None
@@ -603,12 +608,13 @@ class Transformer(nn.Module):
 
 
 def _to_fill(rows: int, device: torch.device) -> int:
-    """How many rows to compute beside those of a batch, in no sequence and read by nobody.
+    """Return how many padding rows to add to a batch; they belong to no sequence, and nothing reads
+    them.
 
-    Processors multiply bf16 in tiles, and PyTorch has oneDNN make code for each number of rows,
-    which is another one in every batch and takes as long as the products, and a megabyte each. So
-    there the last tile is filled: from `FILLED` rows on, to a multiple of `TILE` or a thirty-second
-    of them, whichever is more.
+    CPUs multiply bf16 in tiles, and for every number of rows PyTorch lets oneDNN generate code,
+    which differs for every batch, takes as long as the products, and a megabyte each. So the last
+    tile is filled: from `FILLED` rows on, to a multiple of `TILE` or of a thirty-second of the
+    rows, whichever is more.
     """
     return (
         -rows % max(TILE, 1 << (rows.bit_length() - 6)) if rows >= FILLED and in_bf16(device) else 0
@@ -616,9 +622,7 @@ def _to_fill(rows: int, device: torch.device) -> int:
 
 
 class TrimmedEmbedding(nn.Module):
-    """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) ->
-    (T, E).
-    """
+    """An embedding restricted to the rows `used` (R,), ascending: tokens (T,) -> (T, E)."""
 
     def __init__(self, table: nn.Embedding, used: Tensor) -> None:
         super().__init__()
@@ -633,8 +637,8 @@ class TrimmedEmbedding(nn.Module):
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:
-    """Fresh weights: matrices and embeddings normal(0, std), biases zero, norms one (BERT, Devlin
-    et al. 2018).
+    """Initialize weights: matrices and embeddings normal(0, std), biases zero, norms one (BERT,
+    Devlin et al. 2018).
     """
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
@@ -645,7 +649,7 @@ def initialise(module: nn.Module, std: float, seed: int) -> None:
 
 
 def set_dropout(model: nn.Module, hidden: float | None, attention: float | None) -> None:
-    """Replace the dropout probabilities that came with a published config; None leaves them."""
+    """Replace the dropout probabilities of a published config; None leaves them."""
     for part in model.modules():
         if hidden is not None and isinstance(part, Dropout):
             part.probability = hidden
@@ -656,7 +660,9 @@ def set_dropout(model: nn.Module, hidden: float | None, attention: float | None)
 
 
 def set_activation_checkpointing(model: nn.Module, enabled: bool) -> None:
-    """Whether training keeps what blocks compute, or computes it again in the backward pass."""
+    """Choose whether training keeps the activations inside of blocks, or recomputes them in the
+    backward pass.
+    """
     for part in model.modules():
         if isinstance(part, Transformer):
             part.activation_checkpointing = enabled

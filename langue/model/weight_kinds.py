@@ -1,8 +1,9 @@
-"""What arrives: a matrix (O, K) in fp32 or bf16. What leaves: the same in fewer bits, and back.
+"""Quantized weights: take a matrix (O, K) in fp32 or bf16; return the same matrix in fewer bits,
+and back.
 
-int8 and int4 keep 32 numbers of a row as whole numbers and one scale that they are multiplied by
-(symmetric, group-wise rounding to nearest, as GGUF's Q8_0 and Q4_0 have it). The whole numbers are
-rounded by the scale as it is stored, in float16, and not by the exact one.
+int8 and int4 store groups of 32 numbers of a row as integers with a common scale (symmetric
+group-wise rounding to nearest, as in GGUF's Q8_0 and Q4_0). Rounding uses the scale as it is
+stored, in float16, and not the exact one.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,24 +19,25 @@ WeightKind = Literal["fp32", "bf16", "int8", "int4"]
 KINDS: tuple[str, ...] = get_args(WeightKind)
 GROUP = 32  # numbers of a row that share a scale
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_MOST = {"int8": 127, "int4": 8}  # the largest whole number's size
-_PIECE = 2**18  # numbers that are rounded at a time, while a core's cache has them
-# The smallest scale that float16 rounds by 0.4% at most, half a step of the largest number.
+_MOST = {"int8": 127, "int4": 8}  # largest absolute value of the integers
+_PIECE = 2**18  # numbers that are rounded at a time, while they are in a core's cache
+# The smallest scale for which the rounding error of float16 is at most 0.4%, half a step of the
+# largest number.
 _TINY = 2.0**-17
-# What the largest of 32 numbers may become: the scale is that which leaves the smallest squared
-# error. -8 is Q4_0's. Nearer to zero, its neighbours' steps are wider and nothing is cut; farther,
-# they are finer and the largest is cut.
+# Candidates for the integer value of the largest of 32 numbers; the scale with the smallest squared
+# error is used. -8 is Q4_0's. With values nearer to zero, the steps are wider and nothing is
+# clipped; with larger ones, the steps are finer and the largest number is clipped.
 _LARGEST = (-8.0, -9.5, -9.0, -8.5, -7.5, -7.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A matrix (O, K), each of its O rows for one output.
+    """A matrix (O, K), with one row for each of its O outputs.
 
     fp32, bf16: data (O, K) in that dtype. int8: data (O, K) int8 and scales (O, K / group) in
-    float16 or float32, group 32, or 16. int4: data (O, K / 2) uint8; in each group of 32, byte j
-    holds element j in its low four bits and element j + 16 in its high ones, and their value is
-    (bits - 8) * scale; with mins (O, K / 32), bits * scale - min.
+    float16 or float32, with group 32 or 16. int4: data (O, K / 2) uint8; in each group of 32, byte
+    j holds element j in its low four bits and element j + 16 in its high ones, with the value (bits
+    - 8) * scale; with mins (O, K / 32), bits * scale - min.
     """
 
     kind: WeightKind
@@ -50,7 +52,7 @@ class Weight:
 
     @property
     def group(self) -> int:
-        """Numbers of a row that share a scale; 0 where there are no scales."""
+        """Numbers of a row that share a scale; 0 if there are no scales."""
         return 0 if self.scales is None else self.shape[1] // self.scales.shape[1]
 
     @property
@@ -72,17 +74,17 @@ class Weight:
         return len(self.data)
 
     def __getitem__(self, rows: slice | Tensor) -> "Weight":
-        """Some of the rows: those of a slice share memory with these."""
+        """Return some of the rows; those of a slice share memory with this weight."""
         return self.map(lambda part: part[rows])
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Weight":
-        """The weight with each of its tensors changed alike."""
+        """Return the weight with a function applied to each of its tensors."""
         scales = None if self.scales is None else change(self.scales)
         mins = None if self.mins is None else change(self.mins)
         return replace(self, data=change(self.data), scales=scales, mins=mins)
 
     def dequantize(self) -> Tensor:
-        """The numbers that it stands for, (O, K) in fp32."""
+        """Return the represented numbers, (O, K) in fp32."""
         if self.scales is None:
             return self.data.float()
         grouped = self.data.view(len(self.data), self.scales.shape[1], -1)
@@ -100,7 +102,9 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class StackedWeight:
-    """Weights of several forms one above the other, as a file has queries and values of two."""
+    """Weights in several formats, stacked by rows, e.g. if a file has queries and values in
+    different ones.
+    """
 
     stack: tuple[Weight, ...]
 
@@ -128,7 +132,7 @@ class StackedWeight:
         return sum(len(weight) for weight in self.stack)
 
     def __getitem__(self, rows: slice | Tensor) -> "Weight | StackedWeight":
-        """Some of the rows, in their order."""
+        """Return some of the rows, in the given order."""
         numbers = torch.arange(len(self))[rows]
         return stacked(_chosen(self.stack, numbers))
 
@@ -143,7 +147,7 @@ AnyWeight = Weight | StackedWeight
 
 
 def check_weight_kind(kind: str) -> WeightKind:
-    """SettingsError where there is no such kind of weights."""
+    """Return the kind of weights; raise SettingsError if it does not exist."""
     if kind not in KINDS:
         raise SettingsError(
             f"weights = {kind!r} is not known", do=f"give {', '.join(KINDS[:-1])} or {KINDS[-1]}"
@@ -152,15 +156,15 @@ def check_weight_kind(kind: str) -> WeightKind:
 
 
 def can_group(columns: int) -> bool:
-    """Whether rows of so many numbers are whole groups."""
+    """Return whether rows of this length consist of whole groups."""
     return columns % GROUP == 0
 
 
 def quantize(matrix: Tensor, kind: str) -> Weight:
-    """A matrix (O, K) as a weight of a kind; fp32 of fp32 and bf16 of bf16 is the matrix itself,
-    where its rows lie one after another (GPT-2's files have columns so).
+    """Return a matrix (O, K) as a weight of a kind; fp32 of fp32 and bf16 of bf16 is the matrix
+    itself, if its rows are contiguous (in GPT-2's files, columns are).
 
-    ModelError where a number is not finite or beyond what the kind can hold, or K is no multiple of
+    Raises ModelError if a number is not finite or too large for the kind, or K is not a multiple of
     32 for int8 and int4.
     """
     checked = check_weight_kind(kind)
@@ -187,7 +191,7 @@ def quantize(matrix: Tensor, kind: str) -> Weight:
             packed = whole[..., :16] | whole[..., 16:] << 4  # (o, G, 16)
             data[piece] = packed.view(-1, columns // 2)
         scales[piece] = found
-    # what was rounded to float16 fits into it; a matrix with groups of tiny numbers does not
+    # scales that were rounded to float16 fit; those of a matrix with groups of tiny numbers do not
     fits = torch.equal(scales.half().float(), scales)
     return Weight(checked, data, scales.half() if fits else scales)
 
@@ -195,7 +199,7 @@ def quantize(matrix: Tensor, kind: str) -> Weight:
 def _check_finite(numbers: Tensor, kind: str) -> None:
     most = float(numbers.abs().max()) if numbers.numel() else 0.0
     limit = 65_504.0 * _MOST[kind]
-    if not most <= limit:  # also where it is not a number
+    if not most <= limit:  # also true for NaN
         raise ModelError(
             f"a weight of {most:g} is not finite, or beyond what {kind} can hold ({limit:g})",
             do="use a checkpoint that is whole, or weights=bf16",
@@ -207,19 +211,21 @@ def _inverse(scale: Tensor) -> Tensor:
 
 
 def _round8(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """(o, G, 32) -> scales (o, G) and whole numbers of -127 to 127: the largest becomes 127."""
+    """Return scales (o, G) and integers from -127 to 127 for numbers (o, G, 32): the largest
+    becomes 127.
+    """
     scale = numbers.abs().amax(-1, keepdim=True) / 127
-    # a group of tiny numbers keeps its scale in float32, and so does its matrix
+    # a group of tiny numbers keeps its scale in float32, and so does the whole matrix
     scale = torch.where(scale < _TINY, scale, scale.half().float())
     whole = (numbers * _inverse(scale)).round_().clamp_(-127, 127)
     return scale.squeeze(-1), whole.to(torch.int8)
 
 
 def _round4(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """(o, G, 32) -> scales (o, G) and whole numbers of -8 to 7, plus 8.
+    """Return scales (o, G) and integers from -8 to 7, plus 8, for numbers (o, G, 32).
 
-    Of the scales that make the largest number one of `_LARGEST`, that with the smallest squared
-    error; and once more the scale that suits its whole numbers best, w.q / q.q, where it is better.
+    Of the scales that map the largest number to one of `_LARGEST`, takes the one with the smallest
+    squared error; finally tries the optimal scale for its integers, w.q / q.q.
     """
     place = numbers.abs().argmax(-1, keepdim=True)
     largest = numbers.gather(-1, place)  # with its sign
@@ -233,7 +239,7 @@ def _round4(numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _tried(numbers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The scale as float16 has it, the whole numbers that it makes, and their squared error."""
+    """Return the scale in float16, the integers that result from it, and their squared error."""
     scale = scale.half().float()
     whole = (numbers * _inverse(scale)).round_().clamp_(-8, 7)
     error = torch.addcmul(numbers, whole, scale, value=-1).square_().sum(-1, keepdim=True)
@@ -243,7 +249,9 @@ def _tried(numbers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _better(
     numbers: Tensor, scale: Tensor, best: Tensor, whole: Tensor, least: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each group, what this scale makes where its error is smaller, else what there was."""
+    """Return, for each group, the results of a scale if its error is smaller, otherwise the
+    previous ones.
+    """
     scale, new, error = _tried(numbers, scale)
     wins = error < least
     chosen = torch.where(wins, scale, best), torch.where(wins, new, whole)
@@ -251,7 +259,7 @@ def _better(
 
 
 def _chosen(weights: Sequence[Weight], numbers: Tensor) -> list[Weight]:
-    """The rows of several weights, numbered through, that have these numbers (R,)."""
+    """Return rows of several weights by their numbers (R,), which count through all weights."""
     starts = torch.tensor([0, *(len(weight) for weight in weights)]).cumsum(0)
     sources = torch.searchsorted(starts, numbers, right=True) - 1
     ends = (sources.diff() != 0).nonzero().flatten() + 1
@@ -266,12 +274,12 @@ def _chosen(weights: Sequence[Weight], numbers: Tensor) -> list[Weight]:
 
 
 def take_rows(weights: Sequence[Weight], numbers: Tensor) -> AnyWeight:
-    """The rows that have these numbers (R,), where those of all weights are numbered through."""
+    """Return rows by their numbers (R,), which count through all weights."""
     return stacked(_chosen(weights, numbers))
 
 
 def stacked(weights: Sequence[Weight]) -> AnyWeight:
-    """The rows of several weights one after another; those of one form are one Weight."""
+    """Stack weights by rows; adjacent ones in the same format become one Weight."""
     joined: list[Weight] = []
     for weight in weights:
         whole = join([joined[-1], weight]) if joined else None
@@ -283,7 +291,7 @@ def stacked(weights: Sequence[Weight]) -> AnyWeight:
 
 
 def join(weights: Sequence[Weight]) -> Weight | None:
-    """The rows of several weights one after another; None where they are not of one form."""
+    """Stack weights by rows; None if their formats differ."""
     first = weights[0]
     if len(weights) == 1:
         return first
@@ -296,5 +304,5 @@ def join(weights: Sequence[Weight]) -> Weight | None:
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor:
-    """Along the first axis, in the wider of their dtypes."""
+    """Concatenate along the first axis, in the wider dtype."""
     return torch.cat([part for part in parts if part is not None])

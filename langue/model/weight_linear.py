@@ -1,7 +1,8 @@
-"""What arrives: x (T, K) and a weight in few bits. What leaves: x W^T + b, (T, O) in fp32.
+"""Linear maps with quantized weights: take x (T, K) and a weight in few bits; return x W^T + b, (T,
+O) in fp32.
 
-A model whose matrices are held in another kind is a new tree of modules: `with_weights` makes it by
-a table, and shares with the old one whatever it does not change.
+A model whose matrices are converted is a new tree of modules: `with_weights` builds it, and shares
+everything that does not change with the old one.
 """
 
 import copy
@@ -27,13 +28,13 @@ from langue.model.weight_kinds import (
 )
 
 M = TypeVar("M", bound=nn.Module)
-# numbers of a weight that the PyTorch product widens at a time
+# weight elements that the PyTorch product dequantizes at a time
 _WIDENED = 2**20
 _WIDENED_IN_TRAINING = 2**24  # for large products
-# Modules that stay as they are: what decides between experts, and BERT's guess about two parts.
+# Modules that are not converted: routers of experts, and BERT's classifier of sentence pairs.
 _KEPT = ("router", "shared_gate", "pooler", "pairs")
-# What a table of embeddings is held in: it is the output matrix too where it is tied, whose errors
-# go straight to the logits.
+# The kind of token embeddings, which are also the output matrix if it is tied; its errors directly
+# affect the logits.
 TABLE_KINDS: Mapping[str, WeightKind] = {
     "fp32": "fp32",
     "bf16": "bf16",
@@ -43,7 +44,9 @@ TABLE_KINDS: Mapping[str, WeightKind] = {
 
 
 def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
-    """x W^T + b: x (..., K), bias (O,) -> (..., O) in fp32. For use only: it has no gradient."""
+    """Return x W^T + b: x (..., K), bias (O,) -> (..., O) in fp32. For inference only: it has no
+    gradient.
+    """
     if isinstance(weight, StackedWeight):
         biases = [None] * len(weight.stack) if bias is None else _divided(bias, weight)
         parts = [product(x, part, own) for part, own in zip(weight.stack, biases, strict=True)]
@@ -67,14 +70,15 @@ def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
 
 
 def _divided(bias: Tensor, weight: StackedWeight) -> Sequence[Tensor]:
-    """The bias of each of its parts."""
+    """Return the bias of each part."""
     return torch.split(bias, [len(part) for part in weight.stack])
 
 
 def widened_product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
-    """`product` of x (T, K) in PyTorch alone: some rows of the weight at a time, widened to fp32.
+    """Compute `product` for x (T, K) with PyTorch only: some rows of the weight at a time,
+    converted to fp32.
 
-    Each row of the result is the same whatever other rows x has.
+    The result for each row of x does not depend on the other rows.
     """
     step = len(weight) if weight.kind == "fp32" else max(1, _WIDENED // weight.shape[1])
     parts = []
@@ -86,8 +90,9 @@ def widened_product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """F.linear in fp32; on processors by oneDNN, whose rows do not depend on how many there are,
-    but for one alone, which is computed twice (MKL's sums differ below 8 rows).
+    """F.linear in fp32; on CPUs by oneDNN, whose results for a row do not depend on the number of
+    rows, except for a single row, which is therefore computed twice (MKL's sums differ below 8
+    rows).
     """
     onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     with torch.autocast(x.device.type, enabled=False):
@@ -99,7 +104,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Held(nn.Module):
-    """A module that has a Weight, which moves with it from device to device."""
+    """A module with a Weight, which moves between devices with it."""
 
     def __init__(self, weight: AnyWeight) -> None:
         super().__init__()
@@ -107,7 +112,7 @@ class _Held(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # where it goes, and never what it is held in
+        # changes the device, but never the format
         self.weight = self.weight.map(lambda part: part.to(fn(part[:0]).device))
         return self
 
@@ -128,9 +133,9 @@ class WeightLinear(_Held):
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """x W^T + b with the numbers that a weight stands for, in autocast's precision where it is on,
-    and its gradient by x. They are widened again on the way back, some rows at a time, and have no
-    gradient themselves (Dettmers et al. 2023, arXiv:2305.14314).
+    """x W^T + b with a dequantized weight, in autocast's precision if it is enabled, and its
+    gradient by x. The backward pass dequantizes the weight again, some rows at a time; the weight
+    has no gradient (Dettmers et al. 2023, arXiv:2305.14314).
     """
 
     @staticmethod
@@ -163,22 +168,22 @@ class _FrozenProduct(torch.autograd.Function):
 
 
 def _rows_at_a_time(weight: AnyWeight) -> Iterator[slice]:
-    """Parts of a matrix that are widened one after another in training."""
+    """Yield the row ranges of a matrix that are dequantized one after another in training."""
     step = max(1, _WIDENED_IN_TRAINING // weight.shape[1])
     for begin in range(0, len(weight), step):
         yield slice(begin, min(begin + step, len(weight)))
 
 
 class FrozenWeightLinear(WeightLinear):
-    """A WeightLinear under training of something else: gradients reach what it multiplies, and
-    never itself.
+    """A frozen WeightLinear inside of a model in training: gradients pass through to its input, but
+    it is not trained itself.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         return self.rows(x, 0, len(self.weight))
 
     def rows(self, x: Tensor, begin: int, end: int) -> Tensor:
-        """What it gives in some of its rows: (..., end - begin)."""
+        """Return some rows of its output: (..., end - begin)."""
         whole = begin == 0 and end == len(self.weight)
         weight = self.weight if whole else self.weight[begin:end]
         bias = self.bias if whole or self.bias is None else self.bias[begin:end]
@@ -189,19 +194,19 @@ class FrozenWeightLinear(WeightLinear):
 
 
 class WeightEmbedding(_Held):
-    """A table of embeddings as a Weight: tokens (T,) -> the rows (T, E) that they name, in fp32."""
+    """An embedding as a Weight: tokens (T,) -> their rows (T, E), in fp32."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.weight[tokens].dequantize()
 
 
 def planned_kinds(model: nn.Module, kind: str, table: str | None = None) -> dict[str, WeightKind]:
-    """The matrices of a model that `with_weights` holds otherwise, by their modules' names, and in
-    which kind each.
+    """Return the matrices that `with_weights` converts, by the names of their modules, with the
+    kind of each.
 
-    Those of the body's linear maps and tables of tokens, and of a language-model head. table: the
-    kind of the tables and of the output matrix; None: `TABLE_KINDS`. Rows that are no whole number
-    of groups of 32 are held in bf16.
+    These are the body's linear maps and token embeddings, and those of a language-model head.
+    table: the kind of embeddings and output matrix; None: `TABLE_KINDS`. Matrices whose rows are
+    not whole groups of 32 become bf16.
     """
     wanted = _wanted_kinds(model, kind, table)
     parts = dict(_changed(model))
@@ -209,7 +214,7 @@ def planned_kinds(model: nn.Module, kind: str, table: str | None = None) -> dict
 
 
 def _wanted_kinds(model: nn.Module, kind: str, table: str | None) -> dict[str, WeightKind]:
-    """The kind of each matrix, could all be grouped."""
+    """Return the kind of each matrix, as if all could be grouped."""
     own = check_weight_kind(kind)
     of_table = TABLE_KINDS[own] if table is None else check_weight_kind(table)
     return {name: of_table if _is_table(name) else own for name, _ in _changed(model)}
@@ -220,7 +225,7 @@ def _is_table(name: str) -> bool:
 
 
 def _changed(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Linear maps and tables of tokens, of a body alone or with its language-model head."""
+    """Yield linear maps and token embeddings, of a body alone or with its language-model head."""
     for name, part in model.named_modules():
         last = name.split(".")[-1]
         head = name.startswith("head.") and name not in ("head.out", "head.dense")
@@ -230,7 +235,7 @@ def _changed(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _routers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """What decides between experts."""
+    """Yield the routers of experts."""
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear) and name.split(".")[-1] in ("router", "shared_gate"):
             yield name, part
@@ -239,12 +244,12 @@ def _routers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 def with_weights(
     model: M, kind: str, table: str | None = None, given: Mapping[str, AnyWeight] | None = None
 ) -> M:
-    """The model for use with its matrices in another kind: a new tree of modules that shares every
-    tensor which is not changed (fp32 shares all of them).
+    """Return the model for inference with its matrices in another kind: a new tree of modules that
+    shares every tensor that does not change (all of them with fp32).
 
     model: a LanguageModel, or the body of any model. Norms, biases, positions and routers stay as
-    they are. table: as in `planned_kinds`; given: weights that are there already, by the module's
-    name. ModelError where the model's matrices are held in few bits already.
+    they are. table: as in `planned_kinds`. given: weights that are already converted, by module
+    name. Raises ModelError if the model is already quantized.
     """
     check_weight_kind(kind)
     if is_quantized(model):
@@ -262,15 +267,17 @@ def with_weights(
         linear = isinstance(part, nn.Linear)
         made[name] = WeightLinear(weight, part.bias) if linear else WeightEmbedding(weight)  # type: ignore[arg-type]
     for name, part in _routers(model):
-        # held as it is, and multiplied as all others are: its rows do not depend on how many
+        # unchanged, but multiplied like all others, so that results for a row do not depend on the
+        # number of rows
         made[name] = WeightLinear(quantize(part.weight, "fp32"), part.bias)
     _tell_ungrouped(_wanted_kinds(model, kind, table), changed)
     return rebuilt(model, "", made).eval()  # type: ignore[return-value]
 
 
 def for_generation(model: M, dtype: torch.dtype) -> M:
-    """The model as it generates: where its products are in fp32 on a processor, by those whose rows
-    do not depend on how many there are, as the engine promises. dtype: of the products.
+    """Return the model for generation: if its products are in fp32 on a CPU, with products whose
+    results for a row do not depend on the number of rows, as the engine promises. dtype: of the
+    products.
     """
     plain = device_of(model).type == "cpu" and dtype == torch.float32
     is_held = bool(held_weights(model))
@@ -290,7 +297,7 @@ def _ungrouped(part: nn.Module, wanted: str) -> bool:
 
 
 def _tell_ungrouped(wanted: Mapping[str, str], parts: Mapping[str, nn.Module]) -> None:
-    """Say which matrices could not be grouped."""
+    """Warn about matrices that could not be grouped."""
     wide = [name for name, kind in wanted.items() if _ungrouped(parts[name], kind)]
     if wide:
         more = f" and {len(wide) - 3} more" if len(wide) > 3 else ""
@@ -303,7 +310,7 @@ def _tell_ungrouped(wanted: Mapping[str, str], parts: Mapping[str, nn.Module]) -
 
 
 def rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.Module:
-    """The tree with some of its modules replaced; the others are new, around the old tensors."""
+    """Return the tree with some modules replaced; the others are copies around the old tensors."""
     if name in made:
         return made[name]
     new = copy.copy(module)
@@ -316,8 +323,8 @@ def rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.M
 
 
 def tensors_and_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, AnyWeight]]:
-    """What a model is saved as: its tensors, and its matrices of whole numbers, by the names that
-    parameters have. A table of tokens or an output matrix is a tensor in any case, in fp32.
+    """Return what is saved of a model, by parameter names: its tensors, and its quantized matrices.
+    Token embeddings and output matrices are always tensors, in fp32.
     """
     tensors: dict[str, Tensor] = dict(model.named_parameters())
     stored: dict[str, AnyWeight] = {}
@@ -332,12 +339,12 @@ def tensors_and_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def held_weights(model: nn.Module) -> dict[str, AnyWeight]:
-    """The Weights of a model, by the names of the modules that have them."""
+    """Return the Weights of a model, by the names of their modules."""
     return {name: part.weight for name, part in model.named_modules() if isinstance(part, _Held)}
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model is; it may have nothing but Weights."""
+    """Return the device of a model, which may consist of Weights only."""
     found = next(model.parameters(), None)
     if found is not None:
         return found.device
@@ -345,5 +352,5 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether some of its matrices are held as whole numbers."""
+    """Return whether some of its matrices are quantized."""
     return any(weight.is_quantized for weight in held_weights(model).values())

@@ -1,10 +1,12 @@
-"""What arrives: a model to train, and the settings of its adapters. What leaves: the same model,
-frozen, with adapters beside its weights; and the folder of a finished run, as PEFT reads it.
+"""Adapter training and PEFT folders: takes a model to train and the settings of its adapters;
+returns the model, frozen, with adapters on its weights, and writes a finished run as a folder that
+PEFT can read.
 """
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,8 @@ from langue.settings.sections import ModelSettings, Settings
 from langue.tasks.objective import Objective
 from langue.tasks.task import Task
 
-# What opens the folder elsewhere, by its task_type, and those that are told how many labels there
-# are.
+# The PEFT class that loads the folder, by its task_type; those in COUNTING must be given the number
+# of labels.
 PEFT_CLASSES = {
     "SEQ_CLS": "AutoPeftModelForSequenceClassification",
     "TOKEN_CLS": "AutoPeftModelForTokenClassification",
@@ -72,12 +74,12 @@ PEFT_CLASSES = {
     BODY_TYPE: "AutoPeftModelForFeatureExtraction",
 }
 COUNTING = (PEFT_CLASSES["SEQ_CLS"], PEFT_CLASSES["TOKEN_CLS"])
-RANK = 8  # of LoRA's products, where nothing is said
+RANK = 8  # default rank of LoRA
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which adapters a run trains, under published names with the body's prefix."""
+    """The adapters that a run trains, under published names with the body's prefix."""
 
     config: AdapterConfig
     patches: tuple[Patch, ...]
@@ -86,7 +88,9 @@ class Plan:
 
 
 def plan(checkpoint: Checkpoint, chosen: ModelSettings) -> Plan:
-    """SettingsError where a target is no map of the model, or a rank is none of one."""
+    """Return the adapters to train; raise SettingsError if a target is no linear map of the model,
+    or a rank is invalid.
+    """
     family = checkpoint.family
     known = places(family, checkpoint.config, family.prefix)
     method = str(chosen.adapter)
@@ -109,12 +113,12 @@ def plan(checkpoint: Checkpoint, chosen: ModelSettings) -> Plan:
 
 
 def _is_second(place: Place) -> bool:
-    """Whether it is the second map of a feed-forward, of which IA3 scales what it reads."""
+    """Return whether it is the second map of a feed-forward block, whose input IA3 scales."""
     return place.slices[0].layer.endswith("feedforward.down")
 
 
 def check(checkpoint: Checkpoint, settings: Settings) -> None:
-    """SettingsError or ModelError at what adapters cannot be trained on."""
+    """Raise SettingsError or ModelError for settings or models that adapters do not support."""
     if settings.model.freeze:
         raise SettingsError(
             "model.freeze does nothing beside model.adapter, which freezes the whole body",
@@ -135,7 +139,7 @@ def check(checkpoint: Checkpoint, settings: Settings) -> None:
 
 
 def trained_weights(task: Objective, checkpoint: Checkpoint, chosen: ModelSettings) -> str:
-    """How many weights are trained, of how many, for people."""
+    """Describe how many weights are trained, and of how many."""
     planned = plan(checkpoint, chosen)
     with on_meta_device():
         network = task.network(checkpoint.config, pad=checkpoint.batch_pad)
@@ -153,7 +157,7 @@ def trained_weights(task: Objective, checkpoint: Checkpoint, chosen: ModelSettin
 
 
 def describe_peft_support(task: Task, checkpoint: Checkpoint, chosen: ModelSettings) -> str:
-    """What users of PEFT get from the saved folder, in a sentence or two."""
+    """Describe in a sentence or two what PEFT users get from the saved folder."""
     head = task.head_kind(checkpoint.family)
     kind = PEFT_CLASSES[_task_type(checkpoint, head)]
     outputs = len(task.output_names())
@@ -169,7 +173,9 @@ def describe_peft_support(task: Task, checkpoint: Checkpoint, chosen: ModelSetti
 
 
 def _count(patch: Patch, planned: Plan) -> int:
-    """Of one adapter; what patches of one matrix share counts with the first."""
+    """Return the number of parameters of an adapter; those shared by all patches of a matrix count
+    with the first patch.
+    """
     place = planned.known[patch.published]
     first = place.slices[0].layer == patch.layer and place.slices[0].begin == patch.begin
     rows = patch.end - patch.begin
@@ -180,8 +186,8 @@ def _count(patch: Patch, planned: Plan) -> int:
 
 
 def adapt(network: nn.Module, checkpoint: Checkpoint, settings: Settings) -> nn.Module:
-    """The network with its body frozen and adapters beside; a head of a task is trained as it is,
-    and a language model's frozen too.
+    """Return the network with a frozen body and adapters; a task head is trained in full, a
+    language-model head is frozen.
     """
     chosen = settings.model
     before = checkpoint.family.read(checkpoint.published).vocab_size
@@ -198,7 +204,7 @@ def adapt(network: nn.Module, checkpoint: Checkpoint, settings: Settings) -> nn.
         freeze(network.head)
     if chosen.base_weights is not None:
         held = let_gradients_through(with_weights(body, chosen.base_weights))
-        if isinstance(network, LanguageModel):  # whose tables are its output matrix too
+        if isinstance(network, LanguageModel):  # whose token embedding is also the output matrix
             keep_tables(held, body)
         network.body = held
     matrices = {
@@ -209,15 +215,15 @@ def adapt(network: nn.Module, checkpoint: Checkpoint, settings: Settings) -> nn.
 
 
 def keep_tables(held: Transformer, plain: Transformer) -> None:
-    """Put the tables of tokens of another tree in the place of a body's own."""
+    """Put the token embeddings of another body in place of a body's own."""
     held.token = plain.token
     if held.decoder is not None and plain.decoder is not None:
         held.decoder.token = plain.decoder.token
 
 
 def values_of(patches: Sequence[Patch], weights: Mapping[str, Tensor]) -> list[Values]:
-    """What the adapters hold, of a network's weights by name; what two patches share stands under
-    one of their names.
+    """Return the adapters' tensors from a network's weights; tensors that two patches share are
+    stored under the name of one of them.
     """
     numbers: dict[str, int] = {}
     found: list[dict[str, Tensor]] = []
@@ -248,9 +254,10 @@ def write_adapter_files(
     head: str | None,
     weights: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """Both files of an adapter, and the tokenizer; returns what langue.json keeps of the base.
+    """Write both files of an adapter, and the tokenizer; return what langue.json stores about the
+    base.
 
-    weights: of the network, as they are saved.
+    weights: of the network, in the form in which they are saved.
     """
     planned = plan(checkpoint, chosen)
     family = checkpoint.family
@@ -258,7 +265,7 @@ def write_adapter_files(
     prefix = "" if task_type == BODY_TYPE else family.prefix_of(str(head))
 
     def renamed(name: str) -> str:
-        """A module's name in the class that the folder is loaded with."""
+        """Return a module's name in the class that loads the folder."""
         return prefix + name.removeprefix(family.prefix)
 
     known = {renamed(name): place for name, place in planned.known.items()}
@@ -270,18 +277,19 @@ def write_adapter_files(
     tensors |= {PREFIX + name: tensor.detach().cpu().float() for name, tensor in in_head.items()}
     modules = [renamed(name) for name in planned.modules]
     inputs = [p.published for p in patches if p.method == "ia3_input"]
-    rules = [r for own in family.heads.values() for r in own]
-    others = [name.rpartition(".")[0] for r in rules for name in r.theirs]
+    head_modules = []
+    for rule in chain.from_iterable(family.heads.values()):
+        head_modules += [name.rpartition(".")[0] for name in rule.theirs]
     config = replace(
         planned.config,
         base=_base_of(checkpoint),
         revision=chosen.revision,
         task_type=task_type,
-        targets=tuple(written_targets(modules, [*known, *others])),
+        targets=tuple(written_targets(modules, [*known, *head_modules])),
         inputs=tuple(written_targets(inputs, modules)),
         saved=() if task_type == BODY_TYPE else tuple(_saved(in_head, prefix)),
     )
-    if not set(config.inputs) <= set(config.targets):  # which PEFT refuses
+    if not set(config.inputs) <= set(config.targets):  # otherwise PEFT rejects the config
         config = replace(config, targets=tuple(modules), inputs=tuple(inputs))
     turned = any(planned.known[name].turned for name in planned.modules)
     write_adapter(folder, config, tensors, turned=turned)
@@ -292,7 +300,7 @@ def write_adapter_files(
 
 
 def _base_of(checkpoint: Checkpoint) -> str:
-    """The base as others find it: a whole path, or its name on the Hub."""
+    """Return the base as others can find it: an absolute path, or its name on the Hub."""
     path = Path(checkpoint.name).expanduser()
     return str(path.resolve()) if path.exists() else checkpoint.name
 
@@ -307,10 +315,12 @@ def _task_type(checkpoint: Checkpoint, head: str | None) -> str:
 
 
 def _saved(names: Iterable[str], prefix: str) -> list[str]:
-    """The modules of the head, as PEFT keeps them whole: the outermost, or those in the body."""
+    """Return the head's modules that PEFT saves in full: the outermost ones, or those inside the
+    body.
+    """
     found: dict[str, None] = {}
     for name in names:
-        if name.startswith("head.crf."):  # which is in no class
+        if name.startswith("head.crf."):  # which belongs to no published class
             continue
         inside = prefix and name.startswith(prefix)
         found[name.rpartition(".")[0] if inside else name.partition(".")[0]] = None
@@ -318,14 +328,14 @@ def _saved(names: Iterable[str], prefix: str) -> list[str]:
 
 
 def with_adapter(network: nn.Module, described: Description, checkpoint: Checkpoint) -> nn.Module:
-    """A language model of a base with the adapter of a description."""
+    """Return a base's language model with the adapter of a description."""
     adapter = adapter_of(described, checkpoint.config, "lm")
     made = with_adapters(network, adapter.patches, adapter.values)
     return with_parameters(made, adapter.whole)
 
 
 def parts_with_adapter(base: Parts, folder: str | Path) -> Parts:
-    """A loaded base with an adapter and its head: new modules around the same weights."""
+    """Return a loaded base with an adapter and its head: new modules around the same weights."""
     described = describe(folder)
     if described.adapter is None:
         raise ModelError(
@@ -375,8 +385,8 @@ def parts_with_adapter(base: Parts, folder: str | Path) -> Parts:
 
 
 def _with_head(base: Parts, task: Task, checkpoint: Checkpoint, adapter: Adapter) -> nn.Module:
-    """The task's network on the base's body, its head the adapter's, or the base's own where the
-    adapter has none.
+    """Return the task's network on the base's body, with the adapter's head, or the base's own if
+    the adapter has none.
     """
     with on_meta_device():
         network = task.network(checkpoint.config, pad=checkpoint.pad)
@@ -398,7 +408,7 @@ def _with_head(base: Parts, task: Task, checkpoint: Checkpoint, adapter: Adapter
 
 
 def copy_adapter(checkpoint: Checkpoint, out: Path) -> None:
-    """The files of a loaded adapter, as they are."""
+    """Copy the files of a loaded adapter unchanged."""
     assert checkpoint.adapter is not None
     for name in (CONFIG, WEIGHTS, "langue.json"):
         if (checkpoint.adapter / name).is_file():

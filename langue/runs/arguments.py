@@ -1,5 +1,5 @@
-"""What arrives: the words of a training command, and recipes.
-What leaves: a `Call`: the task, what it is trained on and from, and settings that all do something.
+"""Resolution of training commands: takes the arguments of a command, and recipes; returns a `Call`
+with the task, the data and model, and settings of which each has an effect.
 """
 
 import shlex
@@ -30,23 +30,23 @@ from langue.tasks import DEFAULT_OBJECTIVE, DEFAULT_TASK, OBJECTIVES, OPTIONS, T
 if TYPE_CHECKING:
     from langue.tasks.objective import Objective
 
-MANY = 1e6  # epochs: as many as `train.max_steps` asks for
+MANY = 1e6  # epochs: as many as `train.max_steps` requires
 
 
 @dataclass(frozen=True)
 class Command:
-    """What tells fine-tuning and pretraining apart before any data is read."""
+    """What distinguishes fine-tuning from pretraining before any data is read."""
 
-    verb: str  # the command's name
-    names: str  # the argument that names the task
+    verb: str  # name of the command
+    names: str  # name of the argument with the task
     registry: Registry[Any]  # the tasks that it trains
     default: str
-    needs: Mapping[str, str]  # what must be named, and what to do where it is not
-    # what arguments must be, in code and in words: recipes and Python let them be anything
+    needs: Mapping[str, str]  # required arguments, and what to do if one is missing
+    # types of arguments, in code and in words, since recipes and Python allow anything
     types: Mapping[str, tuple[Any, str]]
-    usual: Mapping[str, Any]  # settings that it has otherwise than the other one
-    others: Mapping[str, str]  # settings that do nothing in it, and what does instead
-    of_others: str  # what these are settings of
+    usual: Mapping[str, Any]  # its own defaults of settings
+    others: Mapping[str, str]  # settings without an effect in this command, and what to use instead
+    of_others: str  # the command that these settings belong to
 
 
 FINETUNE = Command(
@@ -81,15 +81,15 @@ PRETRAIN = Command(
 
 @dataclass(frozen=True)
 class Call:
-    """A training command, its recipes and words put together."""
+    """A training command with its recipes and arguments resolved."""
 
     kind: "type[Objective]"
     arguments: Mapping[str, Any]  # task or objective, model, data, columns, tokenizer
     settings: Settings
-    usual: Settings  # what they are where nothing is said
+    usual: Settings  # the defaults
 
     def reads(self) -> Iterator[Any]:
-        """What the run is made of, as far as it has names."""
+        """Yield the inputs of the run that have names."""
         yield from (self.arguments.get("model"), self.arguments.get("tokenizer"))
         data = self.arguments["data"]
         data = list(data.values()) if isinstance(data, Mapping) else data
@@ -102,8 +102,8 @@ class Call:
 def check_words(
     command: Command, recipe: Mapping[str, Any], given: Mapping[str, Any], words: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of a command. SettingsError at what is wrong whatever the task is, which can be
-    told before the task's file is imported, and PyTorch with it.
+    """Return the arguments of a command; raise SettingsError for errors that do not depend on the
+    task, and so can be found before the task's file, and PyTorch with it, is imported.
     """
     arguments, rest = _arguments(command, recipe, given)
     check_early({**rest, **words}, command.others)
@@ -113,7 +113,7 @@ def check_words(
 def _arguments(
     command: Command, recipe: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments that a recipe has, and that are given directly and win; and the recipe's
+    """Return the arguments of a recipe, overridden by those given directly; and the recipe's
     settings.
     """
     named, columns, rest = split_recipe(recipe)
@@ -131,20 +131,23 @@ def _arguments(
 def resolve_call(
     command: Command, recipe: Mapping[str, Any], given: Mapping[str, Any], words: Mapping[str, Any]
 ) -> Call:
-    """A recipe's flat keys, and arguments and settings that are given directly and win."""
+    """Resolve the flat keys of a recipe, overridden by arguments and settings that are given
+    directly.
+    """
     arguments, rest = _arguments(command, recipe, given)
     kind: type[Objective] = command.registry[arguments[command.names]]
     usual: tuple[Mapping[str, Any], ...] = (command.usual, kind.tokenizer_defaults)
     others = command.others
-    if arguments["model"] is None:  # a new one is made
+    if arguments["model"] is None:  # a new model is created
         others = {key: here for key, here in others.items() if key not in OF_NEW_MODELS}
         usual = ({"train.lr": NEW_MODEL_RATE}, *usual)
     settle = partial(resolve, options=kind.Options, others=others, elsewhere=OPTIONS)
     settings = settle(*usual, rest, words)
     if kind.learns_from == "documents":
-        if settings.train.max_steps:  # so many steps, whatever the epochs that they take
+        # a fixed number of steps, whatever number of epochs that takes
+        if settings.train.max_steps:
             settings = settle(*usual, {"train.epochs": MANY}, rest, words)
-        elif rest.get("train.epochs") == MANY:  # as a recipe of so many steps has it
+        elif rest.get("train.epochs") == MANY:  # written by a recipe with a fixed number of steps
             rest = {key: value for key, value in rest.items() if key != "train.epochs"}
             settings = settle(*usual, rest, words)
     method = settings.model.adapter
@@ -160,7 +163,7 @@ def resolve_call(
 
 
 def _check_arguments(command: Command, arguments: Mapping[str, Any]) -> None:
-    """SettingsError where one is missing, of the wrong type or not known."""
+    """Raise SettingsError if an argument is missing, unknown, or of the wrong type."""
     for key, (type_of_key, expected) in command.types.items():
         if arguments[key] is not None and not isinstance(arguments[key], type_of_key):
             raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {expected}")
@@ -173,13 +176,14 @@ def _check_arguments(command: Command, arguments: Mapping[str, Any]) -> None:
     for key, do in command.needs.items():
         if arguments[key] is not None:
             continue
-        if key != "model" or command.registry[name].preset is None:  # else a new one is made
+        # otherwise a new model is created
+        if key != "model" or command.registry[name].preset is None:
             raise SettingsError(f"no {key} was named", do=do)
 
 
 def command_line(command: Command, call: Call, out: str | Path) -> str:
-    """The words that make the same run, as typed in a shell; "" where it learns from rows that
-    were given in Python.
+    """Return the shell command that repeats the run; "" if its data are rows that were given in
+    Python.
     """
     if not names_of(call.arguments["data"]):
         return ""
@@ -200,7 +204,7 @@ def command_line(command: Command, call: Call, out: str | Path) -> str:
 
 
 def _written(value: Any) -> str:
-    """A setting's value as it is written after a command."""
+    """Return a setting's value as it is written on the command line."""
     if isinstance(value, (list, tuple)):
         return ",".join(str(each) for each in value)
     if value is None or isinstance(value, bool):
@@ -209,9 +213,11 @@ def _written(value: Any) -> str:
 
 
 def without_settled(command: Command, layer: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a layer but for those left to a run that has settled them already."""
-    # settings that leave something to the run, and the values that do: its recipe then says what it
-    # has chosen
+    """Return the settings of a layer without those that leave a decision to a run which has already
+    made it.
+    """
+    # the values of settings that leave a decision to the run; its recipe then contains what it has
+    # decided
     settled: dict[str, tuple[Any, ...]] = {"train.best": (None, "none", "None")}
     for kind in command.registry.values():
         for name, values in kind.settled_options.items():
@@ -220,7 +226,9 @@ def without_settled(command: Command, layer: Mapping[str, Any]) -> dict[str, Any
 
 
 def check_rereadable(data: Any) -> None:
-    """SettingsError where a recipe names as data what it cannot hold."""
+    """Raise SettingsError if the data of a recipe are rows that were given in Python, which it does
+    not contain.
+    """
     if isinstance(data, str) and data == ROWS:
         what = "the run's data were rows given in Python, which its recipe does not hold"
         raise SettingsError(what, do="give them again: data=...")

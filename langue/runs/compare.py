@@ -1,5 +1,5 @@
-"""What arrives: two runs of one task, and labelled rows. What leaves: the metrics of both, and by
-how much the first is better, tested in pairs.
+"""Comparison of runs: takes two runs of the same task, and labelled rows; returns the metrics of
+both, and a paired test of their difference.
 """
 
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ def compare_runs(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The content of metrics.json of the first run, with the second in the baseline's place.
+    """Return the content of metrics.json of the first run, with the second run as its baseline.
 
-    Both are judged on a split of the first one's data, or on other data. The comparison is of the
-    first one's main metric (langue/statistics/compare.py). `seen` and `other_seen` say how many of
-    the texts stand in either one's training data.
+    Both are evaluated on a split of the first run's data, or on other data. The comparison is of
+    the first run's main metric (langue/statistics/compare.py). `seen` and `other_seen` are the
+    numbers of texts that are in the training data of each.
     """
     first, recipe = _open(run)
     second, other_recipe = _open(other)
@@ -75,7 +75,7 @@ def compare_runs(
 
 
 def _open(run: str | Path) -> tuple[Model, dict[str, Any]]:
-    """A fine-tuned run and its recipe."""
+    """Load a fine-tuned run and its recipe."""
     path = Path(run) / RECIPE
     recipe = read_recipe(path) if path.is_file() else {}
     described = describe(run)
@@ -91,7 +91,7 @@ def _open(run: str | Path) -> tuple[Model, dict[str, Any]]:
 def _predict(
     model: Model, table: Table, split: str, foreign: bool, notes: list[str]
 ) -> tuple[Table, Any, Any]:
-    """The rows that can be judged, their golds and predictions."""
+    """Return the rows that can be evaluated, with their golds and predictions."""
     rows, encoded = encode_rows(model, table, split, foreign, notes)
     with bar(f"judging on {split}", len(encoded.examples)) as advance:
         predictions = model.apply(encoded, advance)
@@ -106,10 +106,10 @@ def _seen_by_other(
     own: bool,
     rows: Table,
 ) -> dict[str, int] | None:
-    """How many of the texts the second run was trained on; None where that cannot be said, or it
-    has the data that the first has.
+    """Return how many of the texts the second run was trained on; None if this is unknown, or if
+    both runs have the same data.
 
-    source: what is judged; own: it is the first run's data.
+    source: the data under evaluation. own: whether it is the first run's data.
     """
     assert model.task is not None
     try:

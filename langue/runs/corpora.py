@@ -1,6 +1,5 @@
-"""What arrives: a pretraining command.
-What leaves: the text as a corpus, opened or built, its tokenizer and the model: all that training
-needs, and the facts to see first.
+"""Preparation of pretraining: takes a pretraining command; opens or builds the corpus, its
+tokenizer and the model, and returns everything that training needs, with the facts to show first.
 """
 
 import math
@@ -50,14 +49,14 @@ from langue.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-FEWEST = 100  # tokens that a vocabulary may come to have
-MOST_COUNTED = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
-COUNTED = 256  # documents whose first pieces say what a token costs
+FEWEST = 100  # smallest vocabulary size that a tokenizer may end up with
+MOST_COUNTED = 20_000_000  # maximum number of corpus tokens to scan for unknown ones
+COUNTED = 256  # number of documents whose first chunks are used to estimate the cost of a token
 
 
 @dataclass(kw_only=True, repr=False)
 class Pretraining(Prepared):
-    """Documents as tokens, and how well those held out are predicted."""
+    """Prepared pretraining: tokenized documents, of which some are held out."""
 
     task: LanguageObjective
     train: Corpus
@@ -65,7 +64,7 @@ class Pretraining(Prepared):
 
     @property
     def objective(self) -> LanguageObjective:
-        """The task, as `langue/runs/samples.py` calls it."""
+        """The task, under the name that `langue/runs/samples.py` uses."""
         return self.task
 
     @classmethod
@@ -138,7 +137,7 @@ class Pretraining(Prepared):
 
     @classmethod
     def make(cls, call: Call, folder: Path | None = None, resume: bool = False) -> Self:
-        """Tokenizer, corpus and model, found or made; what is made is kept in the run."""
+        """Find or build the tokenizer, corpus and model; what is built is stored in the run."""
         assert folder is not None
         kind: type[LanguageObjective] = call.kind  # type: ignore[assignment]
         settings = call.settings
@@ -153,7 +152,7 @@ class Pretraining(Prepared):
                 check_adapters(published, settings)
 
         if published is not None:
-            kind.suits(published.config)  # before its tokenizer is complained of
+            kind.suits(published.config)  # before any complaint about its tokenizer
 
         def check(tokenizer: Tokenizer | None) -> None:
             check_sizes(
@@ -186,23 +185,23 @@ def corpus_of(
     folder: Path,
     check: Callable[[Tokenizer | None], None] = lambda tokenizer: None,
 ) -> tuple[Corpus, Corpus]:
-    """The training and the held-out split. own: the tokenizer of the model that is trained further.
-    check: called before the text becomes tokens, and with None before a tokenizer is trained, to
-    refuse what work would be lost on.
+    """Return the training split and the held-out split.
 
-    Text is tokenised into `folder`/corpus, once: a run that goes on finds it there.
+    own: the tokenizer of the model that is trained further. check: called before the text is
+    tokenized, and with None before a tokenizer is trained, so that errors are raised before that
+    work is done. The text is tokenized into `folder`/corpus once; a resumed run finds it there.
     """
     given = given_corpus(arguments["data"])
     path = given or folder / "corpus"
     there = is_corpus(path)
     if not there and rank() == 0:
-        check_rereadable(arguments["data"])  # which a run that goes on has as a corpus
+        check_rereadable(arguments["data"])  # a resumed run already has them as a corpus
         _build(as_list(arguments["data"]), arguments, own, settings, path, check)
     if not given:
         barrier()
     train = Corpus.open(path, "train")
     dev = Corpus.open(path, "dev")
-    if there and rank() == 0:  # what was just written was just summed
+    if there and rank() == 0:  # the checksums of a new corpus have just been computed
         with bar("reading checksums", 2) as advance:
             for corpus in (train, dev):
                 corpus.verify()
@@ -213,15 +212,15 @@ def corpus_of(
 
 
 def given_corpus(data: Any) -> Path | None:
-    """The corpus that is named as data, where that is one."""
+    """Return the corpus that is given as data, or None if it is no corpus."""
     named = as_list(data)
     one = len(named) == 1 and isinstance(named[0], (str, Path))
     return Path(named[0]) if one and is_corpus(Path(named[0])) else None
 
 
 def same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
-    """DataError where a number would be another token to the model than it was to the one that
-    wrote it.
+    """Raise DataError if a token id means another token to the model than to the tokenizer that
+    produced it.
     """
     theirs, ours = (each.backend.get_vocab(with_added_tokens=True) for each in (tokenizer, own))
     if theirs == ours:
@@ -247,8 +246,8 @@ def _build(
     path: Path,
     check: Callable[[Tokenizer | None], None],
 ) -> None:
-    """The corpus at `path`, with the tokenizer that was named, or the model's, or one trained on
-    the text.
+    """Build the corpus at `path`, with the given tokenizer, the model's, or one trained on the
+    text.
     """
     columns = arguments["columns"] or {}
     notes = list[str]()
@@ -285,13 +284,11 @@ def _task_and_model(
     published: Checkpoint | None,
     settings: Settings,
 ) -> tuple[LanguageObjective, Checkpoint]:
-    """The task and the model that it begins from, or what is wrong with them: for neither is any
-    text needed.
-    """
+    """Return the task and its initial model, or raise what is wrong with them; needs no text."""
     task = kind(tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
     task.fits(settings.task, settings.data.seq_len, len(task.special.sentinels))
     family, config = _shape(kind, vocabulary(tokenizer), published, settings)
-    # some models have fewer, by a spare token
+    # some models have one token fewer, because of a spare one
     task.vocabulary = min(task.vocabulary, config.vocab_size)
     if published is not None:
         return task, replace(published, config=config)
@@ -299,8 +296,9 @@ def _task_and_model(
 
 
 def _check_shape(kind: type[LanguageObjective], settings: Settings) -> None:
-    """What is wrong with the model's shape, whatever becomes of the tokenizer: how many tokens it
-    will have, the text says, and no size is refused that some number of them has.
+    """Raise an error if the model's shape is invalid whatever the vocabulary size.
+
+    The final size depends on the text, so no shape is rejected that is valid for some size.
     """
     errors = []
     for vocab_size in np.geomspace(settings.tokenizer.vocab_size, FEWEST, 17).astype(int).tolist():
@@ -318,7 +316,7 @@ def _shape(
     checkpoint: Checkpoint | None,
     settings: Settings,
 ) -> tuple[Family, ModelConfig]:
-    """The family and config of the model that is trained further, or of a new one."""
+    """Return the family and config of the model that is trained further, or of a new one."""
     block = settings.data.seq_len
     if checkpoint is not None:
         family = checkpoint.family
@@ -338,7 +336,7 @@ def _shape(
 
 
 def _with_pairs(family: Family, config: ModelConfig) -> ModelConfig:
-    """With the head that says whether a second part follows."""
+    """Return the config with the head that predicts whether a second part follows the first."""
     published = any(r.ours == "head.pairs.weight" for r in family.heads.get("lm", ()))
     if not published or config.n_segments < 2:
         raise SettingsError(
@@ -349,7 +347,7 @@ def _with_pairs(family: Family, config: ModelConfig) -> ModelConfig:
 
 
 def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What one should see before paying."""
+    """Return the facts to show before training."""
     chosen = prepared.settings.train
     train = prepared.train
     config = prepared.config
@@ -359,7 +357,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     a_pass = max(1, math.ceil(tokens / step))
     steps = _steps(stream, a_pass, chosen)
     passes = stream.tokens_in(steps * chosen.accumulate) / (a_pass * step)
-    seen = passes * tokens  # of which the last batch of an epoch has fewer
+    seen = passes * tokens  # the last batch of an epoch has fewer tokens
     block = prepared.settings.data.seq_len
     flops = _flops_a_token(prepared, stream) * seen
     new = _new_parts(prepared.checkpoint)
@@ -388,9 +386,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
 
 
 def notes_on_data(prepared: Pretraining, data: Any) -> list[str]:
-    """What one should know of the text before paying: how little is held out, how much of it is
-    unknown.
-    """
+    """Return notes on the text: how little of it is held out, and how much of it is unknown."""
     train = prepared.train
     dev = prepared.dev
     given = given_corpus(data) is not None
@@ -401,7 +397,7 @@ def notes_on_data(prepared: Pretraining, data: Any) -> list[str]:
 
 
 def _new_parts(checkpoint: Checkpoint) -> list[str]:
-    """The weights of the language-model head that the model to be trained further lacks."""
+    """Return the names of head weights that the model to train further lacks."""
     if not checkpoint.weights:
         return []
     return [
@@ -412,12 +408,13 @@ def _new_parts(checkpoint: Checkpoint) -> list[str]:
 
 
 def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
-    """Operations of forward and backward for one token of the budget, counted over pieces of some
-    documents: what is predicted of them, what passes an encoder and what a decoder, is the
-    objective's to say.
+    """Return forward and backward FLOPs per token of the budget, estimated on chunks of some
+    documents.
+
+    The objective determines what is predicted, and what the encoder and the decoder process.
     """
     sizes = prepared.train.lengths
-    # of which the last is not empty
+    # the last of these is not empty
     documents = np.append(np.arange(min(COUNTED, len(sizes))), sizes.argmax())
     lengths = np.minimum(
         sizes[documents] + stream.overhead.document, stream.block - stream.overhead.chunk
@@ -432,7 +429,9 @@ def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
 
 
 def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:
-    """Steps of the run, of which an epoch takes so many where none is smaller than the others."""
+    """Return the number of steps of the run, given the number of steps of an epoch with full
+    batches.
+    """
     if chosen.epochs >= MANY:
         return chosen.max_steps
     full = max(1, round(a_pass * chosen.epochs)) * chosen.accumulate * chosen.batch_tokens
@@ -443,9 +442,11 @@ def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:
 def first_pieces(
     prepared: Pretraining, pieces: int = 2, most: int = 60
 ) -> list[list[tuple[str, bool]]]:
-    """The tokens of the first batch's longest pieces, each with whether it carries loss: what is
-    predicted at a token stands after it where each predicts the next, and in its place where it was
-    hidden.
+    """Return the tokens of the longest chunks of the first batch, each with whether it carries
+    loss.
+
+    A token that carries loss predicts the next one in causal pretraining, and itself where it was
+    masked.
     """
     stream = prepared.task.batches(prepared.train, prepared.settings)
     rows = stream.plan(0)[0]
@@ -465,8 +466,10 @@ def first_pieces(
 
 
 def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
-    """What so few documents to judge on mean. train, held: how many there are. remedy: what goes
-    before a setting that holds out FEW of them, where there are enough.
+    """Return a note if few documents are held out.
+
+    train, held: number of documents. remedy: words before a setting that holds out FEW documents,
+    if there are enough.
     """
     if held >= FEW:
         return []
@@ -492,11 +495,11 @@ def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
 
 
 def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held-out") -> list[str]:
-    """What a reader should know of the text that it was judged on."""
+    """Return a note on unknown tokens in the text under evaluation."""
     if text.unknown is not None:
         unknown = text.unknown
         of = text.n_tokens
-    elif objective.special.unk is not None:  # a corpus of before, in which they are counted now
+    elif objective.special.unk is not None:  # an old corpus, whose unknown tokens are counted now
         unknown, of = text.count(objective.special.unk, MOST_COUNTED)
     else:
         return []

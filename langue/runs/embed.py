@@ -1,6 +1,6 @@
-"""What arrives: texts and a model's body. What leaves: one vector a text.
+"""Embedding of texts: takes texts and a model's body; returns one vector for each text.
 
-Where the folder is one of sentence-transformers, its vectors are made as that library makes them.
+For a sentence-transformers folder, the vectors are those of that library.
 """
 
 from dataclasses import replace
@@ -33,14 +33,15 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 class SentenceEncoder:
-    """Makes one vector of a text, by pooling the hidden states of its tokens."""
+    """Computes one vector for each text by pooling the hidden states of its tokens."""
 
     def __init__(self, checkpoint: Checkpoint, body: Transformer, inputs: Inputs) -> None:
         self.checkpoint = checkpoint
         self.body = body
         self.inputs = inputs
         self.device = device_of(body)
-        # whose modules.json, where there is one, is its own: a run copies none of what it began as
+        # a run does not copy the modules.json of the model that it started from, so this one is its
+        # own
         self.folder = checkpoint.folder
 
     @cached_property
@@ -69,7 +70,7 @@ class SentenceEncoder:
         dtype: torch.dtype,
         dim: int | None = None,
     ) -> NDArray[np.float32]:
-        """As `Model.encode`, (N, D); mode: its `pool`."""
+        """Return vectors (N, D), as `Model.encode` does; mode: its `pool`."""
         if mode is not None and POOLING.get(mode, mode) not in MODES:
             raise ModelError(f"pool = {mode!r} is not known", do=f"use one of: {', '.join(MODES)}")
         followed = self._sentence_pooling if mode is None else None
@@ -112,7 +113,7 @@ class SentenceEncoder:
         return out if dim is None else shortened(out, dim, followed)
 
     def _encode_room(self) -> Room:
-        """Where `encode` cuts texts."""
+        """Return the length at which `encode` truncates texts."""
         said = self._sentence_input
         if said is None or said.max_length is None:
             return replace(self.inputs.room, cut=self.inputs.cut_side)
@@ -123,13 +124,13 @@ class SentenceEncoder:
         return Room(most, source, self.inputs.cut_side)
 
     def has_prompt(self, name: str) -> bool:
-        """Whether the folder has a prompt of this name, be it empty."""
+        """Return whether the folder has a prompt of this name, which may be empty."""
         said = self._sentence_input
         return said is not None and name in said.prompts
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
-        """What goes before each text: as it is given, or as the folder has it under the name or by
-        default.
+        """Return the prompt for each text: the given one, or the folder's prompt of this name, or
+        its default.
         """
         if prompt is not None and name is not None:
             raise ModelError("both prompt and prompt_name are given", do="give one of them")
@@ -152,17 +153,15 @@ class SentenceEncoder:
 def shortened(
     vectors: NDArray[np.float32], dim: int, followed: SentencePooling | None
 ) -> NDArray[np.float32]:
-    """The first elements of vectors (N, D), (N, dim), of length 1 where the last step sees to
-    that.
-    """
+    """Truncate vectors (N, D) to (N, dim); normalize them again if the last module does."""
     cut: NDArray[np.float32] = vectors[:, :dim]
     is_unit = followed is not None and any(isinstance(each, Normalize) for each in followed.steps)
     return F.normalize(torch.from_numpy(cut), dim=-1).numpy() if is_unit else cut
 
 
 def _after_prompt(prompt: str, item: Any, required: bool) -> Any:
-    """A string, or a pair, after the prompt; token ids are as they are, unless a prompt was asked
-    for.
+    """Put the prompt before a string or a pair; leave token ids as they are, unless the prompt is
+    required.
     """
     if isinstance(item, str):
         return prompt + item
@@ -176,7 +175,7 @@ def _after_prompt(prompt: str, item: Any, required: bool) -> Any:
 
 
 def _prompt_tokens(tokenizer: Tokenizer, prompt: str, room: Room) -> int:
-    """Tokens of a prompt and of what the tokenizer puts before it."""
+    """Return the number of tokens of a prompt, including the special tokens before it."""
     ids = tokenizer.backend.encode(prompt).ids
     marks = tokenizer.backend.get_added_tokens_decoder()
     ends = bool(ids) and ids[-1] in marks and marks[ids[-1]].special

@@ -1,7 +1,7 @@
-"""What arrives: a training command. What leaves: a finished run.
+"""Execution of a training command, from its arguments to a finished run.
 
-The sequence that all tasks and pretraining objectives share: the data is read, divided and made
-tokens of (`prepare`), a model is made (`build`), trained, written and judged.
+All tasks and pretraining objectives share this sequence: data is read, split and tokenized
+(`prepare`), a model is built (`build`), trained, written and evaluated.
 """
 
 import shutil
@@ -58,17 +58,18 @@ if TYPE_CHECKING:
     from langue.runs.model import Model
 
 CURVES = "curves.png"
-WATCHED = 1  # samples at each evaluation of a language model
+WATCHED = 1  # samples of a language model at each evaluation
 
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run. A notebook shows its scores, the verdict and its curves."""
+    """A finished run; a notebook shows its metrics, the verdict and its curves."""
 
     folder: Path
-    metrics: dict[str, Any]  # the content of metrics.json; empty where it was not judged
-    facts: dict[str, Any]  # what was shown before training
-    score: float | None = None  # the best on dev, in what is chosen by: higher is better
+    metrics: dict[str, Any]  # the content of metrics.json; empty if it was not evaluated
+    facts: dict[str, Any]  # the facts shown before training
+    # best score on dev by the metric that selects the checkpoint; higher is better
+    score: float | None = None
 
     def load(self) -> "Model":
         from langue.runs.model import load
@@ -87,7 +88,7 @@ class Run:
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:
-    """The main metric of metrics.json in some words; of a run that was not judged none."""
+    """Return the main metric of metrics.json in words; "" if the run was not evaluated."""
     main = metrics.get("main_metric")
     value = metrics.get("metrics", {}).get(main)
     if value is None:
@@ -109,18 +110,19 @@ def execute(
     watch: Watch | None = None,
     judge: bool = True,
 ) -> Run:
-    """Train as a command says, from what is given to a judged run.
+    """Run a training command, up to the evaluation of the finished model.
 
-    given: the command's arguments. settings: by `section.key`, or with two underscores. show:
-    called with the `Prepared`, before training. watch: as of `Trainer`. judge: false leaves it
-    to a resume to judge the model. keep_checkpoints: a run that is judged keeps what it could be
-    trained longer from, three times the model's size.
-    Processes that torchrun started train together; the first writes, shows and judges.
+    given: the arguments of the command. settings: keys are `section.key`, or use two underscores.
+    show: called with the `Prepared` before training. watch: as in `Trainer`. judge: False postpones
+    the evaluation to a resume. keep_checkpoints: keep the training state, three times the size of
+    the model, so that an evaluated run can be trained longer. Processes started by torchrun train
+    together; the first one writes, shows and evaluates.
     """
     folder, resume = run_folder(out, force=force, resume=resume)
     words = {key.replace("__", "."): value for key, value in settings.items()}
     layer = {} if recipe is None else read_recipe(Path(recipe))
-    if resume:  # what is given now is laid over the run's own, but for what that has settled
+    # arguments override the run's own recipe, except for what the run has already decided
+    if resume:
         layer = read_recipe(folder / RECIPE) | without_settled(command, layer)
         words = without_settled(command, words)
     call = resolve_call(command, layer, given, words)
@@ -130,14 +132,14 @@ def execute(
         check_compiler()
     if force and not resume:
         check_output_outside_inputs(folder, call.reads())
-    barrier()  # all have looked at the folder before the first changes it
+    barrier()  # all processes have checked the folder before the first one changes it
     with ExitStack() as locks:  # until the run ends
         for read in data.given_folders(call):
             locks.enter_context(in_use(read))
         with replace_on_success(folder, force and not resume and rank() == 0):
             locks.enter_context(at_work(folder))
             _begin(folder, call, resume)
-            with _left_as_it_was(folder):
+            with _cleaned_up_on_error(folder):
                 prepared = prepare(call, folder, resume=resume)
                 prepared.facts |= _origin(command, call, out)
                 for read in prepared.folders:
@@ -145,7 +147,7 @@ def execute(
                 if show is not None and rank() == 0:
                     show(prepared)
                 network = build(prepared)
-        _keep_what_it_is(folder, call, prepared, resume)
+        _record_inputs(folder, call, prepared, resume)
         if resume and is_finished(folder):
             say(f"{folder}: the run is finished, and nothing is left to do")
             return Run(folder, read_json(folder / METRICS), prepared.facts)
@@ -158,7 +160,7 @@ def execute(
 
 
 def _origin(command: Command, call: Call, out: str | Path) -> dict[str, str]:
-    """What a report says of where a run comes from."""
+    """Return what a report says about the origin of a run."""
     data = call.arguments["data"]
     model = call.arguments["model"]
     return {
@@ -170,8 +172,10 @@ def _origin(command: Command, call: Call, out: str | Path) -> dict[str, str]:
 
 
 @contextmanager
-def _left_as_it_was(folder: Path) -> Iterator[None]:
-    """Within, an error that the user can mend leaves no run behind that never began."""
+def _cleaned_up_on_error(folder: Path) -> Iterator[None]:
+    """Remove the run's folder if an error that the user can fix occurs before training has
+    started.
+    """
     try:
         yield
     except LangueError as error:
@@ -180,8 +184,8 @@ def _left_as_it_was(folder: Path) -> Iterator[None]:
 
 
 def _begin(folder: Path, call: Call, resume: bool) -> None:
-    """On resume the check that the recipe is the same. A run that makes something of its data in
-    its folder is there from now on, so that it can go on with that.
+    """Check on resume that the recipe is the same. A run that builds something from its data in its
+    folder writes its recipe now, so that it can be resumed.
     """
     written = write_recipe(call.arguments, call.settings)
     if resume:
@@ -191,8 +195,8 @@ def _begin(folder: Path, call: Call, resume: bool) -> None:
     barrier()
 
 
-def _keep_what_it_is(folder: Path, call: Call, prepared: Prepared, resume: bool) -> None:
-    """Keep what the run is made of; on resume check that its data is what it was."""
+def _record_inputs(folder: Path, call: Call, prepared: Prepared, resume: bool) -> None:
+    """Record what the run is made of; on resume, check that its data has not changed."""
     kept = folder / DIGESTS
     if resume and kept.parent.exists():
         if other := changed_data(folder, prepared.fingerprint()):
@@ -215,8 +219,8 @@ def _train(
     watch: Watch | None,
     judge: bool,
 ) -> float | None:
-    """Train, settle what is settled on dev, write the model and judge it; returns the best score
-    on dev.
+    """Train, choose thresholds on dev, write the model and evaluate it; return the best score on
+    dev.
     """
     from langue.runs.judge import judge_run
 
@@ -226,7 +230,7 @@ def _train(
     batches = task.batches(prepared.train, settings)
     dev = task.held_out(prepared.dev, settings)
     with rows_in_use(prepared, network):
-        watched = _watched(prepared)
+        watched = _trainer_options(prepared)
         trainer = Trainer(
             network, task, batches, dev, settings.train, folder, watch=watch, **watched
         )
@@ -242,8 +246,8 @@ def _train(
 
 
 def rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManager[None]:
-    """Within, only the rows of the embedding are trained that the texts hold, where it is known
-    which these are.
+    """Restrict training to the embedding rows whose tokens occur in the texts, if these are
+    known.
     """
     texts = prepared.examples_of_training
     body: Transformer = network.body  # type: ignore[assignment]
@@ -251,8 +255,8 @@ def rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManage
     return trim_embedding(body, *texts) if texts and trained else nullcontext()
 
 
-def _watched(prepared: Prepared) -> dict[str, Any]:
-    """What else is shown and kept of the training: options of `Trainer`."""
+def _trainer_options(prepared: Prepared) -> dict[str, Any]:
+    """Return the options of `Trainer` for what is shown and stored during training."""
     if isinstance(prepared.task, Task):
         return {"look_first": prepared.task.looks_first}
     from langue.hardware import peak
@@ -266,12 +270,12 @@ def _watched(prepared: Prepared) -> dict[str, Any]:
 
 
 def write_run(folder: Path, prepared: Prepared, network: nn.Module) -> None:
-    """The finished model at the root of the run."""
+    """Write the finished model to the root of the run."""
     with atomic_folder(folder / "final") as temporary:
         prepared.write(temporary, dict(network.named_parameters()))
     for file in sorted((folder / "final").iterdir()):
         target = folder / file.name
-        if file.is_dir() and target.is_dir():  # a folder replaces none that holds something
+        if file.is_dir() and target.is_dir():  # a folder cannot replace one that is not empty
             shutil.rmtree(target)
         file.replace(target)
     (folder / "final").rmdir()

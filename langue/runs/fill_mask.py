@@ -1,5 +1,5 @@
-"""What arrives: texts with masks, and a model that was trained to fill them. What leaves: the
-likeliest tokens of each mask, in the form of the `transformers` pipeline.
+"""Mask filling: takes texts with mask tokens, and a masked language model; returns the most
+probable tokens for each mask, in the form of the `transformers` pipeline.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from langue.runs.inputs import Inputs, listed
 from langue.tasks.task import infer
 from langue.text.tokenizers.special import special_ids
 
-SHOWN = 8  # pieces of a target that an error names
+SHOWN = 8  # tokens of a target that an error message shows
 Filled = list[dict[str, Any]]
 
 
 class MaskFiller:
-    """Fills masks, each as if the others stayed masked."""
+    """Fills masks independently, with all other masks left masked."""
 
     def __init__(self, checkpoint: Checkpoint, language: LanguageModel, inputs: Inputs) -> None:
         where = str(checkpoint.folder)
@@ -45,12 +45,12 @@ class MaskFiller:
                 do="name mask_token in tokenizer_config.json",
             )
         self.mask = mask
-        self.padding = special_ids(self.tokenizer).pad  # is shown nowhere
+        self.padding = special_ids(self.tokenizer).pad  # omitted from the shown texts
 
     def fill(
         self, texts: Any, top: int, targets: str | Sequence[str] | None, dtype: torch.dtype
     ) -> list[Any]:
-        """As `Model.fill_mask`."""
+        """Fill the masks of texts, as `Model.fill_mask` does."""
         if top < 1:
             raise ModelError(f"top = {top} tokens cannot be shown", do="give 1 or more")
         items = listed(texts)
@@ -68,7 +68,7 @@ class MaskFiller:
         chosen = None if ids is None else torch.tensor(ids, device=self.device)
 
         def work(batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            """The probabilities and ids of the best tokens of all masks, (M, top) each."""
+            """Return the probabilities and ids of the best tokens of all masks, (M, top) each."""
             places = (batch.tokens == self.mask).nonzero()[:, 0]
             logits = self.language.logits(self.language.body(*batch.inputs)[places]).float()
             found = logits.softmax(-1)  # (M, V)
@@ -89,7 +89,9 @@ class MaskFiller:
     def _shown(
         self, given: NDArray[np.int32], scores: NDArray[np.float32], tokens: NDArray[np.int64]
     ) -> Any:
-        """What a text's masks may be: a list a mask, or one list where there is one mask."""
+        """Return the candidates for a text's masks: one list for each mask, or a single list for
+        one mask.
+        """
         places = np.flatnonzero(given == self.mask)
         alone = len(places) == 1
         made: list[Filled] = []
@@ -104,7 +106,8 @@ class MaskFiller:
                         "score": score,
                         "token": token,
                         "token_str": self.tokenizer.decode([token], skip_special=False),
-                        # among other masks the special tokens stay, so that these are seen
+                        # with several masks, special tokens are kept so that the other masks stay
+                        # visible
                         "sequence": self.tokenizer.decode(whole, skip_special=alone),
                     }
                 )
@@ -112,7 +115,7 @@ class MaskFiller:
         return made[0] if alone else made
 
     def target_ids(self, targets: str | Sequence[str]) -> list[int]:
-        """The ids of words that are a token each; ModelError where one is not."""
+        """Return the ids of words that are single tokens; raise ModelError for any other."""
         words = [targets] if isinstance(targets, str) else list(targets)
         if not words:
             raise ModelError("targets is empty", do="name at least one, or leave it out")

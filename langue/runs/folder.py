@@ -1,6 +1,5 @@
-"""What arrives: where a run is to be, or is.
-What leaves: its folder, which one process has at a time, and the checks that a run that goes on is
-still what it was.
+"""The folder of a run: creates or finds it, locks it for one process, and checks that a resumed run
+has not changed.
 """
 
 import os
@@ -25,13 +24,13 @@ from langue.tasks import OPTIONS
 
 RECIPE = "recipe.toml"
 CHECKPOINTS = "checkpoints"
-DIGESTS = "checkpoints/data.json"  # what the data of a run was, by split
-METRICS = "metrics.json"  # of a run that is finished
-AS_READ = ", as read"  # behind the name of a split
-CORPUS = "data"  # in the place of splits, where it was one corpus
-# What pretraining makes in its folder before it trains.
+DIGESTS = "checkpoints/data.json"  # digests of the run's data, by split
+METRICS = "metrics.json"  # exists once the run is finished
+AS_READ = ", as read"  # suffix of a split's name, for the digest of its rows as they were read
+CORPUS = "data"  # replaces the split names if the data was a corpus
+# What pretraining creates in its folder before training.
 MADE_BEFORE = ("tokenizer", "corpus")
-# What a run that goes on may have otherwise than before, since no step that was made depends on it.
+# Settings that may differ on resume, since no completed step depends on them.
 CHANGEABLE_ON_RESUME = (
     "train.on_nonfinite",
     "train.spike",
@@ -45,29 +44,30 @@ CHANGEABLE_ON_RESUME = (
 )
 
 
-# How long it trains. A run that has its checkpoints may go on longer than it was to; the learning
-# rate then follows the schedule of the longer run.
+# Settings of the training length. A run that has its checkpoints may be resumed with a greater
+# length; the learning rate then follows the longer schedule.
 LENGTHS = ("train.epochs", "train.max_steps", "train.patience")
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run is judged and has dropped its checkpoints, so that nothing can be gone on
-    with.
+    """Return whether a run is evaluated and has dropped its checkpoints, so that it cannot be
+    continued.
     """
     return (folder / METRICS).is_file() and not any((folder / CHECKPOINTS).glob("step-*"))
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Remove what a finished run was resumed from; what its data was stays known."""
+    """Remove the checkpoints of a finished run; the digests of its data are kept."""
     for kind in ("step", "best"):
         for path in [*(folder / CHECKPOINTS).glob(f"{kind}-*")]:
             shutil.rmtree(path)
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
-    """The run directory, checked before any work is done (one is never overwritten without `force`,
-    nor taken from a run that is at work in it), and whether to go on with what is there: as asked,
-    or because torchrun has started this process again.
+    """Return the run's folder, checked before any work is done, and whether to resume it.
+
+    A folder is never overwritten without `force`, nor taken from an active run. A run is resumed on
+    request, or if torchrun has restarted this process.
     """
     folder = Path(out)
     with disk_errors(folder):
@@ -97,8 +97,8 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
 
 
 def _refuse_busy(folder: Path) -> None:
-    """RunError where a run is at work in the folder; one of an earlier version is, where its
-    checkpoints are locked.
+    """Raise RunError if a run is active in the folder; runs of earlier versions lock their
+    checkpoints instead.
     """
     for path in (folder, folder / "checkpoints"):
         if path.exists():
@@ -108,8 +108,9 @@ def _refuse_busy(folder: Path) -> None:
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Within, no other run gets the folder, which is made where it is missing. Of the processes of
-    a run the first asks for it, and ends the others where it does not get it.
+    """Lock the folder, which is created if missing, against other runs.
+
+    Of the processes of a run, the first one takes the lock, and stops the others if it cannot.
     """
     if rank() > 0:
         yield
@@ -119,9 +120,7 @@ def at_work(folder: Path) -> Iterator[None]:
 
 
 def check_output_outside_inputs(folder: Path, reads: Iterable[Any]) -> None:
-    """SettingsError where what is to be read, the model, the data and the like, is in the folder to
-    be replaced.
-    """
+    """Raise SettingsError if an input of the run is inside the folder to be replaced."""
     for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
         if each.exists() and each.resolve().is_relative_to(os.path.realpath(folder)):
             raise SettingsError(
@@ -130,15 +129,16 @@ def check_output_outside_inputs(folder: Path, reads: Iterable[Any]) -> None:
 
 
 def check_resumable(folder: Path, written: str) -> None:
-    """A run goes on only as what it was, but for what is CHANGEABLE_ON_RESUME; its recipe then says
-    so.
+    """Check that a run is resumed with its own settings, except for those in CHANGEABLE_ON_RESUME,
+    which are updated in its recipe.
     """
     path = folder / RECIPE
     before = read_recipe(path)
     now = flat_keys(tomllib.loads(written))
     before = _without_foreign(before, now.get("task.name") or now.get("task.objective"))
     for key in (ARGUMENTS[name] for name in ("model", "data", "tokenizer")):
-        if isinstance(name := before.get(key), str):  # runs of before have it as it was typed
+        # earlier versions stored the names as they were typed
+        if isinstance(name := before.get(key), str):
             before[key] = located(name)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     longer = [key for key in changed if key in LENGTHS]
@@ -163,19 +163,22 @@ def check_resumable(folder: Path, written: str) -> None:
 
 
 def _without_foreign(recipe: Mapping[str, Any], name: Any) -> dict[str, Any]:
-    """A recipe without the settings of other tasks and objectives than this one, which those of
-    earlier versions hold too.
+    """Return a recipe without the settings of other tasks and objectives, which earlier versions
+    also stored.
     """
-    own = {
-        key for of, options in OPTIONS.items() if of.endswith(f" {name}") for key in known(options)
-    }
-    foreign = set(known(*OPTIONS.values())) - set(own)
+    own: set[str] = set()
+    for of, options in OPTIONS.items():
+        if of.endswith(f" {name}"):
+            own |= known(options).keys()
+    foreign = set(known(*OPTIONS.values())) - own
     return {key: value for key, value in recipe.items() if key not in foreign}
 
 
 def changed_data(folder: Path, now: Mapping[str, str]) -> str:
-    """What of a run's data is not what it was when the run in `folder` began, in words: the first
-    split, or the corpus; "" where all is, or nothing says it. now: `Prepared.fingerprint`.
+    """Return which part of a run's data has changed since it began, in words: the first such split,
+    or the corpus; "" if nothing has changed, or nothing is known.
+
+    now: the result of `Prepared.fingerprint`.
     """
     kept = folder / DIGESTS
     before = read_json(kept) if kept.is_file() else {}
@@ -188,32 +191,31 @@ def changed_data(folder: Path, now: Mapping[str, str]) -> str:
     if not before.keys() & now.keys():
         return ""
     names = {name.removesuffix(AS_READ): None for name in (*now, *before)}
-    changed = next((name for name in names if _differs(name, before, now)), None)
+    changed = next((name for name in names if _split_changed(name, before, now)), None)
     if changed is None:
         return ""
     return "corpus" if changed == CORPUS else f"{changed} data"
 
 
-def _differs(split: str, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Whether neither a split's rows as they stand in its files nor as they are read are the same.
-    Runs of before have no digest of the second.
+def _split_changed(split: str, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Return whether a split has changed, both in the form of its files and in the form in which it
+    is read; earlier versions only stored the first digest.
     """
     keys = [key for key in (split, split + AS_READ) if key in before]
     return not any(before[key] == now.get(key) for key in keys)
 
 
 def leave_nothing(folder: Path, everything: bool) -> None:
-    """Empty the folder of a run that could not begin, so that the same command mended finds no run
-    that it would have to replace.
+    """Empty the folder of a run that could not start, so that the corrected command finds no run in
+    its way.
 
-    Where something was made that the mended command can go on with, a tokenizer or a corpus, it is
-    kept; everything: nothing could go on with it.
+    A tokenizer or a corpus that the corrected command can use is kept, unless everything is set.
     """
     if rank() > 0:
         return
     nothing = {RECIPE, *MADE_BEFORE} if everything else {RECIPE}
     there = {file.name for file in folder.iterdir()}
-    if there and there <= nothing:  # an empty one goes with its lock
+    if there and there <= nothing:  # an empty folder is removed together with its lock
         clear(folder)
         if not folder.is_symlink():
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""What arrives: a model to train, and the parts of it that are not. What leaves: these frozen."""
+"""Freezing: takes a model to train, and the parts of it to freeze."""
 
 import re
 
@@ -12,9 +12,9 @@ BODY = "body"
 
 
 def freeze_parts(network: nn.Module, parts: tuple[str, ...], n_layers: int) -> None:
-    """Freeze what `model.freeze` names; layers of both sides where there are two.
+    """Freeze the parts named by `model.freeze`; layer numbers refer to both encoder and decoder.
 
-    SettingsError where it names no part of the model, or leaves nothing to train.
+    Raises SettingsError if a part does not exist, or nothing is left to train.
     """
     depths = frozen_depths(parts, n_layers)
     for name, weight in network.named_parameters():
@@ -28,8 +28,8 @@ def freeze_parts(network: nn.Module, parts: tuple[str, ...], n_layers: int) -> N
 
 
 def frozen_depths(parts: tuple[str, ...], n_layers: int) -> set[int]:
-    """The depths, as the optimiser counts them, that are named: 0 for the embeddings, i + 1 for
-    layer i.
+    """Return the depths of the named parts, as the optimizer counts them: 0 for the embeddings, i +
+    1 for layer i.
     """
     depths: set[int] = set()
     for part in parts:

@@ -1,10 +1,11 @@
-"""What arrives: prompts, conversations or sources. What leaves: what a language model writes, as
-its own generation config says where the user does not.
+"""Text generation: takes prompts, conversations or sources; returns what a language model
+generates, with its own generation config as the default of all options.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,12 @@ from langue.runs.inputs import Inputs, check_kind, is_conversation, is_pair, too
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import Lost
 
-LOOK_UP = "prompt"  # of `draft`
+LOOK_UP = "prompt"  # value of `draft`
 
 
 @dataclass(frozen=True)
 class Options:
-    """How is to be written. None: as the model's generation config says."""
+    """Options of generation; None: as in the model's generation config."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -40,7 +41,7 @@ class Options:
     top_p: float | None = None
     min_p: float | None = None
     typical_p: float | None = None
-    seed: int | Sequence[int] = 0  # of all prompts, or one a prompt
+    seed: int | Sequence[int] = 0  # one for all prompts, or one for each
     n: int = 1  # answers to each prompt
     beams: int | None = None
     length_penalty: float | None = None
@@ -58,11 +59,11 @@ class Options:
     regex: str | None = None
     choices: Sequence[str] | None = None
     grammar: str | None = None
-    # what guesses tokens for the model to check: "prompt", by looking up what is repeated, or a
-    # smaller model of the same tokenizer
+    # proposes tokens for the model to verify: "prompt", which looks up repetitions, or a smaller
+    # model with the same tokenizer
     draft: Any = None
-    draft_tokens: int = GUESSES  # that are guessed a step
-    source_language: str | None = None  # of a translation model of many languages
+    draft_tokens: int = GUESSES  # proposed tokens per step
+    source_language: str | None = None  # of a multilingual translation model
     target_language: str | None = None
 
     @property
@@ -71,7 +72,7 @@ class Options:
 
     @property
     def constraints(self) -> dict[str, Any]:
-        """What the text must be; at most one of these."""
+        """The constraint on the text; at most one is allowed."""
         names = ("json_schema", "regex", "choices", "grammar")
         asked = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if len(asked) > 1:
@@ -79,7 +80,7 @@ class Options:
         return asked
 
     def seeds(self, count: int) -> list[int]:
-        """One a prompt."""
+        """Return one seed for each prompt."""
         if isinstance(self.seed, int):
             return [self.seed] * count
         given = list(self.seed)
@@ -91,8 +92,8 @@ class Options:
 
 
 def _beams(options: Options, config: GenerationConfig) -> Beams | None:
-    """The search that is asked for: by the caller, or, where nothing is to be drawn, by the model's
-    generation config.
+    """Return the settings of beam search: the caller's, or, unless tokens are sampled, those of the
+    model's generation config.
     """
     width = options.beams
     draws = options.temperature or (options.temperature is None and config.do_sample)
@@ -111,7 +112,7 @@ def _beams(options: Options, config: GenerationConfig) -> Beams | None:
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
-    """ModelError where a name is none of `Options`."""
+    """Return the options; raise ModelError for an unknown name."""
     known = [each.name for each in fields(Options)]
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -121,16 +122,16 @@ def options_of(given: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked of an engine: requests, and shares of its pages."""
+    """The load of an engine: its requests, and fractions of its KV cache pages."""
 
     waiting: int
     running: int
-    used: float  # pages that requests hold
-    known: float  # pages that are kept for prompts that begin as earlier ones
+    used: float  # pages held by requests
+    known: float  # pages cached for later prompts with the same prefix
 
 
 class TextEngine:
-    """The engine, with prompts and answers in the kind that they are given in."""
+    """The engine with prompts and answers as strings, token ids or conversations."""
 
     def __init__(
         self,
@@ -168,9 +169,10 @@ class TextEngine:
         deadline: float | None = None,
         **options: Any,
     ) -> int:
-        """Queue a prompt (a string, token ids or a conversation); returns its number. The options
-        are those of `Model.generate`, but for n and draft; priority, owner and deadline as in
-        `Request`.
+        """Queue a prompt (a string, token ids or a conversation) and return its id.
+
+        The options are those of `Model.generate`, except for n and draft; priority, owner and
+        deadline are as in `Request`.
         """
         asked = options_of(options)
         if asked.draft is not None or asked.n != 1 and asked.beams is None:
@@ -184,35 +186,37 @@ class TextEngine:
         return self._submit(placed, asked)
 
     def prepare(self, prompt: Any, **options: Any) -> Request:
-        """What `put` takes, of a prompt: encoded, which other threads may do while this engine
-        steps. ModelError where it cannot be answered.
+        """Return a prompt in the form that `put` takes; other threads may call this while the
+        engine steps.
+
+        Raises ModelError if the prompt cannot be answered.
         """
         (request,) = self._generator.requests([prompt], options_of(options))
         return request
 
     def constraint(self, request: Request, **options: Any) -> Constraint | None:
-        """What the options say that the text must be, compiled; as `prepare`."""
+        """Compile the constraint in the options; like `prepare`, for other threads."""
         return self._generator.constraint(options_of(options), request)
 
     def put(self, request: Request, constraint: Constraint | None) -> int:
-        """Queue what was prepared; returns its number."""
+        """Queue a prepared request and return its id."""
         return self._engine.submit(request, constraint)
 
     @property
     def capacity(self) -> int:
-        """Tokens that there are keys and values for, of all requests together."""
+        """Number of tokens in the KV cache, for all requests together."""
         return self._engine.pool.count * PAGE
 
     @property
     def room(self) -> int:
-        """Tokens of a prompt and its answer that one request may come to at most: those that there
-        are positions for, and pages.
+        """Maximum number of tokens of a request's prompt and answer, limited by positions and
+        pages.
         """
         return min(self._engine.positions, self.capacity) + 1
 
     @property
     def load(self) -> Load:
-        """How much is asked of it."""
+        """The current load."""
         engine = self._engine
         pool = engine.pool
         total = max(1, pool.count)
@@ -227,7 +231,7 @@ class TextEngine:
         return self._engine.submit(request, self._generator.constraint(options, request))
 
     def _submit_all(self, request: Request, options: Options) -> list[int]:
-        """One request a sample of the answer, or one for all where beams give several."""
+        """Queue one request for each sample, or a single one for beam search."""
         if request.beams is not None:
             return [self._submit(request, options)]
         first = request.sample * options.n
@@ -235,24 +239,26 @@ class TextEngine:
         return [self._submit(replace(request, sample=k), options) for k in samples]
 
     def step(self, now: float = 0.0) -> list[Delta]:
-        """Let everything go on by a token; now: on the clock of the deadlines. What is new."""
+        """Advance all sequences, and return what is new; now: the time on the clock of the
+        deadlines.
+        """
         return self._engine.step(now)
 
     def cancel(self, id: int) -> None:
-        """Take a request out; the next step says so."""
+        """Cancel a request, which the next step reports."""
         self._engine.cancel(id)
 
     def peek(self, id: int) -> Completion:
-        """What a request has come to."""
+        """Return the state of a request."""
         return self._engine.answers[id]
 
     def collect(self, id: int) -> Completion:
-        """What a request has come to; one that has ended is forgotten."""
+        """Return the state of a request; a finished request is then forgotten."""
         return self._engine.collect(id)
 
 
 class TextGenerator:
-    """Writes on from prompts, in the kind that they are given in."""
+    """Generates continuations of prompts in any form."""
 
     def __init__(
         self,
@@ -261,7 +267,7 @@ class TextGenerator:
         inputs: Inputs,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """dtype: of the products."""
+        """dtype: of the matrix products."""
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
@@ -278,13 +284,15 @@ class TextGenerator:
         draft: Any = None,
         draft_tokens: int = GUESSES,
     ) -> TextEngine:
-        """memory, rows, tokens: as in `Engine`; draft, draft_tokens: as in `Options`."""
+        """Return an engine; memory, rows, tokens: as in `Engine`; draft, draft_tokens: as in
+        `Options`.
+        """
         return TextEngine(
             self, memory=memory, rows=rows, tokens=tokens, draft=draft, draft_tokens=draft_tokens
         )
 
     def drafter(self, draft: Any) -> Drafter:
-        """What guesses next tokens; ModelError where it cannot for this model."""
+        """Return a drafter; raise ModelError if it does not fit this model."""
         if draft == LOOK_UP:
             return PromptLookup()
         if draft.language is None:
@@ -297,7 +305,7 @@ class TextGenerator:
         return DraftModel(draft.language, self.language)
 
     def generate(self, items: list[Any], options: Options) -> list[list[Completion]]:
-        """The answers to each item, `options.n` of them."""
+        """Return the answers to each item, `options.n` of them."""
         if options.n < 1:
             raise ModelError(f"n = {options.n} answers", do="give 1 or more")
         requests = self.requests(items, options)
@@ -305,7 +313,7 @@ class TextGenerator:
         width = max(options.n, *widths)
         total = sum(self._most_tokens(request) for request in requests) * width
         rows = min(max(MOST_ROWS, width), len(requests) * width)
-        engine = self._engine_of(options, rows, min(total, rows * MOST_POSITIONS))
+        engine = self._engine_with(options, rows, min(total, rows * MOST_POSITIONS))
         ids = [engine._submit_all(request, options) for request in requests]
         while engine.has_work:
             engine.step()
@@ -320,10 +328,10 @@ class TextGenerator:
         return answers
 
     def stream(self, item: Any, options: Options) -> Iterator[Delta]:
-        """What is written after one prompt, as it comes."""
+        """Yield what is generated after one prompt as it comes."""
         (request,) = self.requests([item], options)
         width = 1 if request.beams is None else request.beams.width
-        engine = self._engine_of(options, width, width * self._most_tokens(request))
+        engine = self._engine_with(options, width, width * self._most_tokens(request))
         id = engine._submit(request, options)
         while engine.has_work:
             for delta in engine.step():
@@ -332,13 +340,13 @@ class TextGenerator:
                 yield delta
         self._warn_of_positions([engine.collect(id)])
 
-    def _engine_of(self, options: Options, rows: int, tokens: int) -> TextEngine:
+    def _engine_with(self, options: Options, rows: int, tokens: int) -> TextEngine:
         return self.engine(
             rows=rows, tokens=tokens, draft=options.draft, draft_tokens=options.draft_tokens
         )
 
     def requests(self, items: list[Any], options: Options) -> list[Request]:
-        """One a prompt."""
+        """Return one request for each prompt."""
         tokenizer = self.tokenizer.for_languages(options.source_language, options.target_language)
         config = self.checkpoint.generation_in(tokenizer, options.target_language)
         config = replace(config, end=self.ends)
@@ -383,7 +391,7 @@ class TextGenerator:
         return requests
 
     def constraint(self, options: Options, request: Request) -> Constraint | None:
-        """What the text is held to, from its beginning."""
+        """Compile the constraint on the text, in its initial state."""
         asked = options.constraints
         context = list(request.prompt) if self.config.architecture == "decoder" else None
         return self._grammars.compile(**asked, context=context) if asked else None
@@ -394,7 +402,7 @@ class TextGenerator:
         return Grammars(self.tokenizer.target, vocabulary, self.ends)
 
     def _most_tokens(self, request: Request) -> int:
-        """Of prompt and answer, in whole pages."""
+        """Return the number of tokens of prompt and answer, in whole pages."""
         given = len(request.prompt) if self.config.architecture == "decoder" else 1
         limit = request.sampling.max_tokens
         if limit is None:
@@ -403,16 +411,15 @@ class TextGenerator:
         return len(request.prompt) + given + written + 4 * PAGE
 
     def _prompt_ids(self, items: list[Any], tokenizer: Tokenizer) -> list[list[int]]:
-        """Token ids to go on from, or of the sources of an encoder-decoder."""
+        """Return the token ids of prompts, or of an encoder-decoder's sources."""
         check_kind(items)
         is_decoder = self.config.architecture == "decoder"
         if is_conversation(items[0]):
             encode = self.tokenizer.backend.encode  # the template has written the special tokens
-            texts = [self.tokenizer.chat(messages) for messages in items]
+            texts = [self.tokenizer.chat(conversation) for conversation in items]
             lost = Lost(self.tokenizer)
-            lost.look_for_names(
-                str(message.get("content") or "") for talk in items for message in talk
-            )
+            messages = chain.from_iterable(items)
+            lost.look_for_names(str(message.get("content") or "") for message in messages)
             self.inputs.count_unknown(lost)
             ids = [encode(text, add_special_tokens=False).ids for text in texts]
             lengths = np.asarray([len(part) for part in ids])
@@ -422,21 +429,21 @@ class TextGenerator:
             examples = self.inputs.examples(items, prompt=is_decoder, tokenizer=tokenizer)
             ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
         begin = self.checkpoint.published.get("bos_token_id")
-        if is_decoder and isinstance(begin, int):  # from nothing: as a text begins
+        if is_decoder and isinstance(begin, int):  # an empty prompt starts like any text
             ids = [part or [begin] for part in ids]
         return ids
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """The tokens that end a text: the checkpoint's, and the one with which its chat template
-        ends an answer.
+        """The end-of-text tokens of the checkpoint, and the token that ends an answer in its chat
+        template.
         """
         end = self.checkpoint.ends
         token = self.tokenizer.end_of_turn()
         return end if token is None else end | {token}
 
     def _warn_of_generation(self, config: GenerationConfig) -> None:
-        """Once: what the model's generation config says in vain."""
+        """Warn once about settings of the model's generation config that are not supported."""
         if config.not_followed and not self._has_warned:
             said = ", ".join(config.not_followed)
             warn(
@@ -446,7 +453,7 @@ class TextGenerator:
         self._has_warned = True
 
     def _warn_of_positions(self, answers: Sequence[Completion]) -> None:
-        """Where texts ended since the model has no more positions."""
+        """Warn if texts ended because the model has no more positions."""
         count = sum(answer.at_last_position for answer in answers)
         if count:
             are = ("answer" if len(answers) == 1 else "answers") + (
@@ -460,7 +467,7 @@ class TextGenerator:
 
 
 def detailed(answer: Completion) -> dict[str, Any]:
-    """An answer with all that is known of it, as JSON has it."""
+    """Return all details of an answer, in a form for JSON."""
     found: dict[str, Any] = {
         "text": answer.text,
         "tokens": answer.tokens,
@@ -476,7 +483,9 @@ def detailed(answer: Completion) -> dict[str, Any]:
 
 
 def shown(choice: Choice) -> dict[str, Any]:
-    """A token and its log-probability, with those of the likeliest where they were asked for."""
+    """Return a token with its log-probability and, if requested, those of the most probable
+    tokens.
+    """
     found: dict[str, Any] = {"token": choice.token, "logprob": choice.logprob}
     if choice.top:
         found["top"] = [{"token": token, "logprob": value} for token, value in choice.top]

@@ -1,11 +1,12 @@
-"""What arrives: a language model, a task file and rows. What leaves: how well the model answers, by
-likelihood or in writing, with the numbers of `lm-evaluation-harness`.
+"""Evaluation by task files: takes a language model, a task file and rows; returns the metrics of
+`lm-evaluation-harness`, from likelihoods or generated text.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,9 +31,9 @@ from langue.runs.model import Model, load
 from langue.runs.task_rows import TaskRows, task_rows
 from langue.text.tokenizers.special import special_ids
 
-CHUNK = 512  # rows whose requests are held and scored together
+CHUNK = 512  # rows whose requests are scored together
 WRITTEN = 256  # prompts that are answered together
-MOST_NEW = 256  # tokens of an answer, where the file does not say
+MOST_NEW = 256  # default maximum number of new tokens
 ENDS = {"max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"}
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 KNOWN = {"do_sample", "until", "num_beams", *ENDS, *SAMPLING}
@@ -49,11 +50,12 @@ def evaluate_task_file(
     limit: int | None = None,
     samples: str | Path | None = None,
 ) -> dict[str, Any]:
-    """The metrics of a task file, their standard errors and intervals, and how they came about.
+    """Return the metrics of a task file with standard errors and intervals, and how they were
+    computed.
 
-    data: in the place of the data that the file names. columns: names in the file -> names in the
-    data. few_shot: examples before each question; limit: of the rows, the first so many. samples:
-    write there what each row was asked and answered, one JSON object a line.
+    data: replaces the data named in the file. columns: names in the file -> names in the data.
+    few_shot: number of examples before each question. limit: number of rows to use. samples: file
+    for the requests and answers of each row, one JSON object per line.
     """
     task = read_task_file(task_file)
     shots = task.num_fewshot if few_shot is None else few_shot
@@ -88,7 +90,7 @@ def evaluate_task_file(
 
 
 class _Judge:
-    """Asks a model what a task's rows ask."""
+    """Runs a task's requests on a model."""
 
     def __init__(self, model: Model, task: TaskFile, rows: TaskRows, few_shot: int) -> None:
         self.model = model
@@ -103,7 +105,7 @@ class _Judge:
             self.generation = _generation(task)
 
     def judged(self, handle: IO[str] | None) -> list[Values]:
-        """What each row is worth, in order."""
+        """Return the metric values of each row, in order."""
         ask: Callable[[list[Question]], Iterator[tuple[Values, dict[str, Any]]]] = {
             "multiple_choice": self._choose,
             "loglikelihood": self._continue,
@@ -133,7 +135,10 @@ class _Judge:
         return self.likelihoods.score(self.likelihoods.encode_pairs(pairs, where))
 
     def _choose(self, questions: list[Question]) -> Iterator[tuple[Values, dict[str, Any]]]:
-        pairs = [(q, pair) for q in questions for pair in (*q.requests, *q.without_context)]
+        pairs = []
+        for question in questions:
+            own = (*question.requests, *question.without_context)
+            pairs += [(question, pair) for pair in own]
         found = iter(self._scored(pairs))
         for question in questions:
             asked = [next(found) for _ in question.requests]
@@ -151,7 +156,7 @@ class _Judge:
     def _read(self, questions: list[Question]) -> Iterator[tuple[Values, dict[str, Any]]]:
         texts = [question.requests[0][1] for question in questions]
         windows = [self.likelihoods.windows(text) for text in texts]
-        found = iter(self.likelihoods.score([each for part in windows for each in part]))
+        found = iter(self.likelihoods.score(list(chain.from_iterable(windows))))
         for text, part in zip(texts, windows, strict=True):
             total = sum(next(found).logprob for _ in part)
             yield of_whole(text, total), {"logprobs": [total], "windows": len(part)}
@@ -167,7 +172,7 @@ class _Judge:
             yield self._of_texts(question, texts)
 
     def _of_texts(self, question: Question, texts: list[str]) -> tuple[Values, dict[str, Any]]:
-        """The metrics of each filter's answer."""
+        """Return the metric values of the answer of each filter."""
         values: Values = {}
         answers: dict[str, Any] = {}
         filters = self.task.filters
@@ -184,8 +189,8 @@ class _Judge:
         }
 
     def _prompts(self, texts: list[str], most: int) -> list[list[int]]:
-        """Prompts as tokens, their beginnings cut where there is no room for them and the
-        answer.
+        """Return the token ids of prompts; if a prompt and its answer do not fit, the start of the
+        prompt is truncated.
         """
         if not self.likelihoods.is_decoder:
             examples = self.model.inputs.examples(texts)
@@ -226,7 +231,7 @@ class _Judge:
         return json.dumps(line, ensure_ascii=False, default=str) + "\n"
 
     def how(self) -> dict[str, Any]:
-        """What the numbers depend on beside the model and the rows."""
+        """Return what the numbers depend on besides the model and the rows."""
         found: dict[str, Any] = {
             "few_shot": self.few_shot,
             "max_length": self.likelihoods.longest,
@@ -242,7 +247,7 @@ class _Judge:
         return found
 
     def notes(self, values: Sequence[Values]) -> list[str]:
-        """What a reader should know before the numbers."""
+        """Return notes to read before the numbers."""
         said = []
         if self.task.silent:
             said.append(f"read, and of no effect on the numbers: {', '.join(self.task.silent)}")
@@ -259,14 +264,16 @@ class _Judge:
 
 
 def _until(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of these."""
+    """Return the text before the first stop string."""
     for stop in stops:
         text = text.split(stop)[0] if stop else text
     return text
 
 
 def _generation(task: TaskFile) -> tuple[int, list[str], dict[str, Any]]:
-    """The most tokens of an answer, the texts that end it, and options of `Model.generate`."""
+    """Return the maximum number of new tokens, the stop strings, and options of
+    `Model.generate`.
+    """
     given = task.generation
     if wrong := [name for name in given if name not in KNOWN]:
         raise DataError(

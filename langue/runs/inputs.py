@@ -1,5 +1,5 @@
-"""What arrives: what a user gives a model: strings, pairs of them, token ids or conversations.
-What leaves: a list of one kind, encoded within the room that the model has; or one clear error.
+"""Input of a model in use: takes strings, pairs of strings, token ids or conversations; returns a
+list of one kind, encoded within the model's maximum length, or raises one clear error.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -27,24 +27,24 @@ PARTS = {"head": "the beginning", "tail": "the end", "head-tail": "the beginning
 
 @dataclass(frozen=True)
 class Room:
-    """How many tokens a text may have, special tokens included, and what becomes of a longer
-    one.
+    """The maximum number of tokens of a text, including special tokens, and the treatment of longer
+    ones.
     """
 
     tokens: int
-    source: str  # what says so
-    # the part that is kept, as data.truncation has it; None: a longer text is an error
+    source: str  # where the limit comes from
+    # the part that is kept, as in data.truncation; None: a longer text is an error
     cut: str | None = None
 
 
 @dataclass
 class Truncation:
-    """A count of the texts that were cut."""
+    """Counts of truncated texts."""
 
     room: Room | None = None
     texts: int = 0
     texts_cut: int = 0
-    tokens: int = 0  # of all texts, before the cut
+    tokens: int = 0  # of all texts, before truncation
     tokens_cut: int = 0
 
     def add(self, examples: Examples, room: Room) -> None:
@@ -55,7 +55,7 @@ class Truncation:
         self.tokens_cut += int(examples.cut.sum())
 
     def message(self) -> str | None:
-        """None where nothing was cut."""
+        """Return a warning, or None if nothing was truncated."""
         if self.room is None or not self.texts_cut:
             return None
         are = ("text" if self.texts == 1 else "texts") + (" is" if self.texts_cut == 1 else " are")
@@ -67,18 +67,18 @@ class Truncation:
 
 
 class Inputs:
-    """Encodes what a user gives a model, and counts what is cut of it."""
+    """Encodes a user's texts, and counts what is truncated."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
         self.checkpoint = checkpoint
-        # Of a run of ours it says where the task's texts are cut, or what another model's tokenizer
-        # was made for.
+        # A langue run has its own limit for its task's texts; and its tokenizer's limit may be that
+        # of another model.
         self.room = room_of(self.config, self.tokenizer, follow_tokenizer=checkpoint.task is None)
         self._truncation: Truncation | None = None
         self._refuses_long = False
-        self._lost: Lost | None = None  # what the tokenizer does not know, while it is counted
+        self._lost: Lost | None = None  # what the tokenizer does not know, while counting
 
     @property
     def cut_side(self) -> Any:
@@ -94,11 +94,11 @@ class Inputs:
         tokenizer: Tokenizer | None = None,
         room: Room | None = None,
     ) -> Examples:
-        """Strings or pairs encoded; lists of token ids as they are.
+        """Encode strings or pairs; lists of token ids are used as they are.
 
-        prompt: without the tokens that end a text; target: as an encoder-decoder's decoder reads
-        them; tokenizer: in the place of the model's own; room: by default the model's, beyond which
-        a string is an error.
+        prompt: without the tokens that end a text. target: as inputs of an encoder-decoder's
+        decoder. tokenizer: replaces the model's own. room: by default the model's, for which a
+        longer string is an error.
         """
         room = room or self.room
         if self._refuses_long:
@@ -112,13 +112,13 @@ class Inputs:
         if self._truncation is not None:
             self._truncation.add(found, room)
         if found.lost is not None:
-            # special tokens may be meant in a prompt, and in what a bare model is asked
+            # special tokens may be intended in a prompt, and in the input of a bare model
             meant = prompt or room is self.room
             self.count_unknown(replace(found.lost, named=0) if meant else found.lost)
         return without_end(found, self.tokenizer, self.checkpoint.ends) if prompt else found
 
     def count_unknown(self, lost: Lost) -> None:
-        """Add to what is being counted; where nothing is, tell it at once."""
+        """Add to the count of unknown tokens, or warn at once if nothing is being counted."""
         if self._lost is not None:
             self._lost.add(lost)
             return
@@ -127,7 +127,7 @@ class Inputs:
 
     @contextmanager
     def refusing_long(self) -> Iterator[None]:
-        """PromptTooLong inside, where else a text is cut."""
+        """Raise PromptTooLong inside, instead of truncating texts."""
         self._refuses_long = True
         try:
             yield
@@ -136,13 +136,14 @@ class Inputs:
 
     @contextmanager
     def counting_truncation(self) -> Iterator[Truncation]:
-        """One warning for all texts that are cut inside, and one for what the tokenizer does not
-        know of them, however many calls there are.
+        """Warn once about all texts that are truncated inside, and once about what the tokenizer
+        does not know, whatever the number of calls.
         """
         if self._truncation is not None:
             yield self._truncation
             return
-        self._truncation, self._lost = Truncation(), Lost(self.tokenizer)
+        self._truncation = Truncation()
+        self._lost = Lost(self.tokenizer)
         try:
             yield self._truncation
             message = self._truncation.message()
@@ -154,9 +155,9 @@ class Inputs:
 
 
 def room_of(config: ModelConfig, tokenizer: Tokenizer, follow_tokenizer: bool = True) -> Room:
-    """The smaller of the config's positions and the tokenizer's model_max_length."""
+    """Return the smaller of the config's positions and the tokenizer's model_max_length."""
     said: Any = tokenizer.options.get("model_max_length")
-    # `transformers` writes 1e30 for none
+    # `transformers` writes 1e30 for "no limit"
     is_length = type(said) in (int, float) and 0 < said < ANY_LENGTH
     if follow_tokenizer and is_length and said < config.max_length:
         return Room(int(said), "model_max_length of its tokenizer_config.json")
@@ -166,8 +167,9 @@ def room_of(config: ModelConfig, tokenizer: Tokenizer, follow_tokenizer: bool = 
 def listed(
     texts: Any, name: str = "texts", *, ids: bool = True, conversations: bool = False
 ) -> list[Any]:
-    """The items; ModelError where one item is given in the place of a list. ids, conversations:
-    whether an item may be a list of token ids, or one of messages.
+    """Return the items as a list; raise ModelError if a single item is given instead of a list.
+
+    ids, conversations: whether an item may be a list of token ids, or of messages.
     """
     only_texts = "give a list of texts"
     if isinstance(texts, str | bytes):
@@ -191,18 +193,21 @@ def listed(
 
 
 def is_conversation(item: Any) -> bool:
-    """Whether it is a list of messages, `{"role", "content"}`."""
+    """Return whether an item is a list of messages, `{"role", "content"}`."""
     return isinstance(item, list | tuple) and len(item) > 0 and isinstance(item[0], Mapping)
 
 
 def is_pair(item: Any) -> bool:
-    """Whether it is a pair of strings; a ModelError tells where it is nearly one."""
+    """Return whether an item is a pair of strings; one that only starts like a pair raises a
+    ModelError later.
+    """
     return isinstance(item, list | tuple) and len(item) > 0 and isinstance(item[0], str)
 
 
 def is_empty(item: Any, words: bool = False) -> bool:
-    """Whether there is nothing in a text, in one side of a pair, or in a list of token ids. words:
-    a list is one of words, and is empty where all of them are.
+    """Return whether a text, one side of a pair, or a list of token ids is empty.
+
+    words: a list contains words, and is empty if all of them are.
     """
     if words and isinstance(item, (tuple, list)):
         return all(each is None or isinstance(each, str) and is_missing(each) for each in item)
@@ -216,7 +221,7 @@ def is_empty(item: Any, words: bool = False) -> bool:
 
 
 def check_kind(items: list[Any]) -> None:
-    """ModelError where strings, pairs, token ids and conversations are mixed."""
+    """Raise ModelError if strings, pairs, token ids and conversations are mixed."""
     kinds = {(isinstance(item, str), is_pair(item), is_conversation(item)) for item in items}
     if len(kinds) > 1:
         raise ModelError(
@@ -227,8 +232,9 @@ def check_kind(items: list[Any]) -> None:
 def encode_items(
     items: list[Any], tokenizer: Tokenizer, config: ModelConfig, room: Room, vocabulary: int
 ) -> Examples:
-    """Strings or pairs as token ids, and token ids as they are. vocabulary: tokens that there
-    are.
+    """Return strings or pairs as token ids, and token ids as they are.
+
+    vocabulary: size of the vocabulary.
     """
     check_kind(items)
     if items and not isinstance(items[0], str) and not is_pair(items[0]):
@@ -254,7 +260,7 @@ def encode_items(
 
 
 def too_long(lengths: NDArray[np.int64], room: Room, longest: int) -> ModelError:
-    """The error for the longest of several texts, by their lengths in tokens."""
+    """Return the error for the longest of several texts, given their lengths in tokens."""
     index = int(lengths.argmax())
     which = "the text" if len(lengths) == 1 else f"text {index + 1} of {len(lengths):,}"
     remedy = "shorten it, or split it"
@@ -294,9 +300,7 @@ def _from_ids(items: list[Any], longest: int, vocabulary: int) -> Examples:
 
 
 def without_end(examples: Examples, tokenizer: Tokenizer, ends: frozenset[int]) -> Examples:
-    """Prompts to go on from: the tokens that the tokenizer adds to say that a text is over are left
-    off.
-    """
+    """Return prompts without the end-of-text tokens that the tokenizer appended."""
     added = 0
     for token in reversed(frame_of(tokenizer.backend)[1]):
         if token not in ends:

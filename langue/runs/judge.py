@@ -1,7 +1,7 @@
-"""What arrives: a trained model and what was held out from its training, or other data.
-What leaves: metrics.json, curves.png and report.html, the baseline beside.
+"""Evaluation of runs: takes a trained model, and held-out or other data; returns and writes
+metrics.json, curves.png and report.html, with a baseline for comparison.
 
-Here are labelled rows; text is judged in `langue/runs/judge_language.py`.
+This file evaluates labelled rows; `langue/runs/judge_language.py` evaluates text.
 """
 
 import time
@@ -57,9 +57,9 @@ Show = Callable[[Sequence[Section]], None]
 def judge_run(
     folder: Path, prepared: Prepared, network: nn.Module, seconds: float, tokens: int
 ) -> dict[str, Any]:
-    """Judge a finished run, and write all that people read; returns the content of metrics.json.
+    """Evaluate a finished run, and write all that people read; return the content of metrics.json.
 
-    seconds, tokens: that the training took.
+    seconds, tokens: duration and tokens of the training.
     """
     log = read_log(folder / "log.jsonl")
     if isinstance(prepared, Finetuning):
@@ -76,7 +76,7 @@ def judge_run(
 def judge_rows(
     prepared: Finetuning, network: nn.Module, log: list[dict[str, Any]], seconds: float
 ) -> tuple[report.Page, Curves]:
-    """The test split, or dev where there is no other."""
+    """Evaluate on the test split, or on dev if there is none."""
     split = "test" if "test" in prepared.encoded else "dev"
     table = getattr(prepared.source, split)
     if table is None:
@@ -132,10 +132,10 @@ def evaluate_run(
     columns: Mapping[str, str] | None,
     show: Show | None,
 ) -> dict[str, Any]:
-    """Judge a run on a split of its own data, or on other data, as it was at the end of training;
-    returns what metrics.json would have. A published language model is judged on text as it stands.
+    """Evaluate a run as at the end of training, on a split of its own data or on other data; return
+    the content of metrics.json. A published language model is evaluated on text.
 
-    split: None: test, or dev where there is no other.
+    split: None: test, or dev if there is no test split.
     """
     path = Path(run) / RECIPE
     recipe = read_recipe(path) if path.is_file() else {}
@@ -184,8 +184,8 @@ def rows_to_judge(
     data: Any,
     columns: Mapping[str, str] | None,
 ) -> tuple[Source, tuple[Table, Any] | None, list[str]]:
-    """The run's own data, or other data, by split; the run's training rows with their golds, None
-    where they cannot be read any more; and notes on what was read.
+    """Return the run's own data, or other data, by split; the run's training rows with their golds,
+    None if they can no longer be read; and notes on the data.
     """
     assert model.task is not None
     source: Source | None = None
@@ -199,9 +199,9 @@ def rows_to_judge(
             raise
         missing = "no baseline, and no look" if model.task.baseline_learns else "no look"
         say(f"{missing} for texts of the training: {error.what}")
-    notes: list[str] = []  # of its own data they were told before it was trained
+    notes: list[str] = []  # notes on the run's own data were shown before training
     if data is not None:
-        source = _other_rows(model, data, columns or split_recipe(recipe)[1] or None)
+        source = _read_other_data(model, data, columns or split_recipe(recipe)[1] or None)
         notes = source.notes
     assert source is not None
     return source, train, notes
@@ -210,8 +210,9 @@ def rows_to_judge(
 def encode_rows(
     model: Model, table: Table, split: str, foreign: bool, notes: list[str]
 ) -> tuple[Table, Encoded]:
-    """The rows that can be judged, and their tokens; notes say what is dropped. foreign: the data
-    is not the run's own.
+    """Return the rows that can be evaluated, and their tokens; `notes` gets what is dropped.
+
+    foreign: the data is not the run's own.
     """
     task = model.task
     assert task is not None
@@ -225,8 +226,8 @@ def encode_rows(
 
 
 def task_model(run: str | Path, recipe: Mapping[str, Any]) -> Model:
-    """The run's model, held, multiplied and judged as at the end of its training, so that the
-    numbers are those of then.
+    """Load a run's model with the precision of its training, so that its metrics are the same as
+    then.
     """
     model = load(run)
     if not model.has_task():
@@ -237,15 +238,15 @@ def task_model(run: str | Path, recipe: Mapping[str, Any]) -> Model:
         )
     assert model.task is not None
     model.dtype = precision(recipe.get("train.precision", "auto"))
-    if recipe.get("data.invalid") == "drop":  # what was dropped from its training is dropped here
+    if recipe.get("data.invalid") == "drop":  # drop the same rows as in training
         model.data = model.data.model_copy(update={"invalid": "drop"})
     if recipe.get("train.best") is not None:
         model.task.choose_by(recipe["train.best"])
     return model
 
 
-def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> Source:
-    """Data that the run was not trained on, each file the split that it is."""
+def _read_other_data(model: Model, data: Any, columns: Mapping[str, str] | None) -> Source:
+    """Read data that the run was not trained on; each file is the split that it names."""
     assert model.task is not None
     named = model.task.columns
     return read(
@@ -262,8 +263,8 @@ def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> S
 
 
 def split_of(source: Source, split: str | None, where: str, notes: list[str]) -> tuple[str, Table]:
-    """The split that is judged, by its name, None being test, or dev where there is no other, which
-    a note says. DataError where there is none.
+    """Return the name and the rows of the split to evaluate; None: test, or dev if there is none,
+    which is noted. Raises DataError if the split does not exist.
     """
     there = [name for name in SPLITS if len(getattr(source, name) or ())]
     chosen = split or next((name for name in ("test", "dev") if name in there), "test")
@@ -278,8 +279,8 @@ def split_of(source: Source, split: str | None, where: str, notes: list[str]) ->
 
 
 def own_rows(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
-    """The data that the run was trained on, split as it was then; RunError where it is not what it
-    was.
+    """Return the data that the run was trained on, with the same splits; raise RunError if it has
+    changed.
     """
     assert model.task is not None
     named, columns, settings = split_recipe(recipe)
@@ -308,11 +309,11 @@ def _judge(
     seconds: float,
     best: str | None,
 ) -> tuple[dict[str, Any], Judgement]:
-    """What metrics.json keeps, and the judgement with the worst mistakes among its sections.
+    """Return the content of metrics.json, and the judgement with the worst mistakes as a section.
 
-    test, train: rows and their golds. best: what the run's checkpoint was chosen by (`train.best`),
-    which is its main metric; None: the run began before there was the setting, and is judged by the
-    task's own main metric beside a baseline as it was then.
+    test, train: rows and their golds. best: what selected the run's checkpoint (`train.best`),
+    which is its main metric; None: a run from before the setting existed, which is evaluated by the
+    task's own main metric, with a baseline as at that time.
     """
     table, golds = test
     main = task.main_metric if best in (None, LOSS) else str(best)

@@ -1,5 +1,5 @@
-"""What arrives: a language model and text that it has not seen. What leaves: how well it predicts
-it, with an n-gram model of the same tokens beside.
+"""Evaluation of language models: takes a language model and unseen text; returns how well it
+predicts the text, with an n-gram model of the same tokens as the baseline.
 """
 
 import math
@@ -51,12 +51,12 @@ from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.wording import counted, span
 
-MOST = 20_000_000  # tokens that the n-gram model is counted on
-# of the n-grams: characters and bytes, vocabularies this small, take longer ones
+MOST = 20_000_000  # maximum number of tokens from which the n-gram model is counted
+# order of the n-grams; vocabularies of at most SMALL tokens, such as characters and bytes, use LONG
 ORDER = 5
 LONG = 7
 SMALL = 512
-PIECE = 1024  # tokens, of a published model that takes more
+PIECE = 1024  # maximum chunk length, in tokens, for published models with a longer context
 
 
 def judge_text(
@@ -66,7 +66,7 @@ def judge_text(
     seconds: float,
     tokens: int,
 ) -> tuple[report.Page, Curves]:
-    """The whole of the held-out text. tokens: that the training saw."""
+    """Evaluate a run on all of its held-out text; tokens: number of tokens seen in training."""
     assert isinstance(prepared, Pretraining) and isinstance(network, LanguageModel)
     metrics, intervals, of_documents = judged(prepared, network)
     few = notes_on_held_out(prepared.train.n_documents, prepared.dev.n_documents)
@@ -103,7 +103,7 @@ def judge_text(
 
 
 def about_run(facts: Mapping[str, Any], curves: Curves, seconds: float) -> dict[str, str]:
-    """Where a run comes from, and which of its steps was kept."""
+    """Return the origin of a run, and which of its steps was kept."""
     about = {"model": facts["model"], "data": facts["data"]}
     if facts["command"]:
         about["command"] = facts["command"]
@@ -122,10 +122,11 @@ def evaluate_text(
     split: str | None,
     columns: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    """As at the end of training, with the objective and the pieces of then; of a published model,
-    with the objective of its architecture and pieces as long as it takes, at most PIECE. data:
-    None, a corpus, or text; split: test or None is what was held out, dev where there is no other,
-    and all of a text that is not divided.
+    """Evaluate as at the end of training, with the run's objective and chunk length; a published
+    model with the objective of its architecture, and chunks of its context length, at most PIECE.
+
+    data: None, a corpus, or text. split: test or None is what was held out (dev if there is no
+    other), and all of a text that has no splits.
     """
     began = time.perf_counter()
     split = split or "test"
@@ -145,7 +146,7 @@ def evaluate_text(
         options=kind.Options,
         elsewhere=OPTIONS,
     )
-    # an adapter is judged beside the weights of its base, as it was trained
+    # an adapter is evaluated together with the weights of its base, as in training
     whole = run if run.base is None else run.base
     settings = settings.model_copy(
         update={"model": settings.model.model_copy(update={"adapter": None})}
@@ -200,8 +201,8 @@ def evaluate_text(
 
 
 def is_language_model(run: Description) -> bool:
-    """Whether it is judged by how well it predicts text: a pretraining run, or a published model
-    that has a language-model head.
+    """Return whether a run is evaluated as a language model: a pretraining run, or a published
+    model with a language-model head.
     """
     if run.task is not None:
         return "objective" in run.task
@@ -210,8 +211,8 @@ def is_language_model(run: Description) -> bool:
 
 
 def _objective_of(run: Description) -> tuple[type[LanguageObjective], int]:
-    """What it was trained for, or what is trained for with its architecture; and the tokens of a
-    piece.
+    """Return the objective of the run, or one for its architecture, and the chunk length in
+    tokens.
     """
     if run.task is not None:
         return OBJECTIVES[run.task["objective"]], run.task["data"]["max_length"]
@@ -221,7 +222,9 @@ def _objective_of(run: Description) -> tuple[type[LanguageObjective], int]:
 
 
 def _own_corpus(run: Path, named: Any) -> Path:
-    """The corpus that the run was trained on, and that is what it was then."""
+    """Return the corpus that the run was trained on; raise RunError if it is missing or has
+    changed.
+    """
     given = [each for each in as_list(named) if isinstance(each, str)] if named else []
     looked = [run / "corpus", *(Path(each).absolute() for each in given)]
     folder = next((each for each in looked if is_corpus(each)), None)
@@ -246,7 +249,7 @@ def _own_corpus(run: Path, named: Any) -> Path:
 
 @contextmanager
 def as_corpus(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterator[Corpus]:
-    """The text, or the split of it that is read, as a corpus for the moment."""
+    """Tokenize the text, or one split of it, into a temporary corpus."""
     notes: list[str] = []
     texts = open_texts(named, reading, notes)
     for note in notes:
@@ -263,7 +266,9 @@ def as_corpus(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Itera
 
 
 def what_it_writes(made: Samples, note: str) -> Examples:
-    """Samples as a section: what the model was given stands more quietly than what it made."""
+    """Return samples as a section of the report, in which prompts are less prominent than generated
+    text.
+    """
     rows = [
         Example([Passage(given + written, [Highlight(0, len(given), kind="given")])])
         for given, written in made
@@ -272,7 +277,7 @@ def what_it_writes(made: Samples, note: str) -> Examples:
 
 
 def _verdict(content: Mapping[str, Any]) -> Verdict | None:
-    """Whether the model is better than its n-grams, where these were made and compared."""
+    """Return whether the model is better than its n-gram baseline, if the two were compared."""
     sentence = better_than_baseline(content)
     return Verdict(outcome(content["baseline"]["comparison"]), sentence) if sentence else None
 
@@ -280,7 +285,7 @@ def _verdict(content: Mapping[str, Any]) -> Verdict | None:
 def judged(
     prepared: Pretraining, network: LanguageModel
 ) -> tuple[Metrics, dict[str, Any], DocumentLosses]:
-    """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
+    """Return the metrics on all held-out text, their intervals, and the losses of each document."""
     chosen = prepared.settings
     stream = prepared.task.stream(
         prepared.dev,
@@ -295,8 +300,8 @@ def judged(
 
 
 def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
-    """What the model was worth before its first step, where some of its weights were new and that
-    was looked at.
+    """Return the model's metrics before its first step, if some of its weights were new and it was
+    evaluated then.
     """
     first = next((line for line in log if line["split"] == "dev" and line["step"] == 0), None)
     if first is None or "new_weights" not in facts:
@@ -312,7 +317,7 @@ def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:
-    """What a reader should know before the numbers. tokens: that the training saw."""
+    """Return notes to read before the numbers; tokens: number of tokens seen in training."""
     facts = prepared.facts
     said = [sentence] if (sentence := began(content)) else []
     if (each := tokens / facts["parameters"]) < 5:
@@ -345,8 +350,8 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
 
 
 def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str, Any] | None:
-    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another,
-    and how it compares with what the model made of the held-out documents.
+    """Return a Kneser-Ney n-gram model of the same tokens, for causal models only, and its
+    comparison with the model on the held-out documents.
     """
     if prepared.task.architecture != "decoder":
         return None
@@ -386,8 +391,8 @@ def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str
 
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The tokens of a corpus and where its documents start: all, or, where `most` tokens are fewer,
-    those of documents drawn from all its sources, the last of them cut.
+    """Return the tokens of a corpus and the start of each document: all, or, with `most` > 0, at
+    most so many tokens from random documents of all sources, the last one truncated.
     """
     lengths = np.asarray(corpus.lengths)
     documents = np.arange(len(lengths))

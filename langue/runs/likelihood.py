@@ -1,10 +1,9 @@
-"""What arrives: contexts and what might follow them. What leaves: how likely the model takes each
-to be.
+"""Likelihood scoring: takes contexts and continuations; returns log p(continuation | context), the
+sum of its tokens' log-probabilities.
 
-log p(continuation | context) is the sum of its tokens' log-probabilities. The tokens are those of
-`lm-evaluation-harness`: context and continuation are cut into tokens together, and the continuation
-has those that the context alone does not have; blanks at the end of a context are the
-continuation's; after nothing, a text is read as after the token that begins one.
+The tokenization is that of `lm-evaluation-harness`: context and continuation are tokenized
+together, and the continuation gets the tokens after those of the context alone. Blanks at the end
+of a context belong to the continuation. Without a context, a text follows the begin token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,17 +30,17 @@ from langue.tasks.task import infer
 from langue.text.read.parse import replace_lone_surrogates
 from langue.text.tokenizers.special import special_ids
 
-UNBOUNDED = 2048  # tokens read at most where neither config nor tokenizer says
-PAIR_TOKENS = 4096  # of sources and targets in a batch
-CPU_TOKENS = 2048  # in a batch of sequences that begin alike
+UNBOUNDED = 2048  # maximum number of tokens if neither config nor tokenizer has a limit
+PAIR_TOKENS = 4096  # source and target tokens of a batch
+CPU_TOKENS = 2048  # tokens of a batch of sequences with common prefixes
 GPU_TOKENS = 16384
-# which tokens, their losses, whether each is the likeliest
+# indices of tokens, their losses, and whether each is the argmax
 Found = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids to be scored after others."""
+    """Token ids to score after a context."""
 
     context: list[int]
     tokens: list[int]
@@ -49,8 +48,8 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely a continuation is: the natural logarithm, its tokens, and whether each of them is
-    the one that the model would have written.
+    """The log-likelihood of a continuation (natural logarithm), its number of tokens, and whether
+    greedy decoding would generate it.
     """
 
     logprob: float
@@ -60,17 +59,17 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is read, and which tokens are scored after which of those read."""
+    """The inputs of the model, and the tokens to score at each of their positions."""
 
     inputs: list[list[int]]
-    source: NDArray[np.int64]  # (R,) the input that each request is read from
-    starts: NDArray[np.int64]  # (R + 1,) where each request's tokens begin in the next two
-    places: NDArray[np.int64]  # (M,) in their input: a token is predicted from the state there
-    labels: NDArray[np.int64]  # (M,) the tokens
+    source: NDArray[np.int64]  # (R,) input of each request
+    starts: NDArray[np.int64]  # (R + 1,) start of each request's tokens in the next two arrays
+    places: NDArray[np.int64]  # (M,) position in its input whose state predicts the token
+    labels: NDArray[np.int64]  # (M,) the tokens to score
 
 
 class Likelihoods:
-    """Scores continuations with a decoder, or targets after sources with an encoder-decoder."""
+    """Scores continuations with a decoder, or targets given sources with an encoder-decoder."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class Likelihoods:
         inputs: Inputs,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """dtype: of the products."""
+        """dtype: of the matrix products."""
         self.config = checkpoint.config
         if self.config.architecture == "encoder":
             raise ModelError(
@@ -97,14 +96,12 @@ class Likelihoods:
         self.longest = self.config.max_length
         if self.longest >= ANY_LENGTH:
             self.longest = min(inputs.room.tokens, UNBOUNDED)
-        self.n_cut = 0  # requests whose context was cut
+        self.n_cut = 0  # requests whose context was truncated
         self.tokens_cut = 0
 
     @cached_property
     def prefix(self) -> int:
-        """The token that a text is read after where there is no context: its begin, else its
-        end.
-        """
+        """The token that replaces an empty context: the begin token, else the end token."""
         special = special_ids(self.tokenizer)
         token = special.bos if special.bos is not None else special.eos
         if token is None:
@@ -121,10 +118,12 @@ class Likelihoods:
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], where: Sequence[str] = ()
     ) -> list[Continuation]:
-        """(context, continuation) texts as tokens; DataError where a continuation has none. where:
-        each pair stands, for the message.
+        """Return the token ids of (context, continuation) texts; raise DataError if a continuation
+        has no tokens.
+
+        where: location of each pair, for the message.
         """
-        parted = [_parted(*map(replace_lone_surrogates, pair)) for pair in pairs]
+        parted = [_with_blanks_moved(*map(replace_lone_surrogates, pair)) for pair in pairs]
         if not self.is_decoder:
             return self._sources_and_targets(parted, where)
         contexts = list(dict.fromkeys(context for context, _ in parted if context))
@@ -169,10 +168,10 @@ class Likelihoods:
         target: bool = False,
         count: bool = True,
     ) -> list[list[int]]:
-        """Token ids of texts of any length, without the tokens that end a text.
+        """Return token ids of texts of any length, without the tokens that end a text.
 
-        special: with those that begin one, unless the text has them written out. count: what the
-        tokenizer does not know of them.
+        special: with the tokens that begin a text, unless it already starts with them. count: count
+        what the tokenizer does not know.
         """
         if not texts:
             return []
@@ -197,8 +196,8 @@ class Likelihoods:
         return made
 
     def windows(self, text: str) -> list[Continuation]:
-        """A whole text in windows that do not overlap, each read after as many tokens as the model
-        has room for: one, but of the last window.
+        """Return a whole text as windows without overlap, each with one token of context; the last
+        window gets as much context as fits.
         """
         (tokens,) = self.ids([text])
         return rolling_windows(tokens, self.prefix, self.longest)
@@ -207,8 +206,8 @@ class Likelihoods:
 
     @torch.no_grad()
     def score(self, requests: Sequence[Continuation]) -> list[Likelihood]:
-        """The likelihood of each, in their order. A context that is too long loses its beginning,
-        which is counted.
+        """Return the likelihood of each request; contexts that are too long are truncated at the
+        start and counted.
         """
         if not requests:
             return []
@@ -233,8 +232,8 @@ class Likelihoods:
         ]
 
     def _ask_decoder(self, requests: Sequence[Continuation]) -> Asked:
-        """Inputs without their last token. One that begins another is not read by itself: the model
-        sees only what stands before.
+        """Return inputs without their last token; one that is a prefix of another needs no input of
+        its own, since the model is causal.
         """
         inputs: list[list[int]] = []
         places: list[NDArray[np.int64]] = []
@@ -246,10 +245,10 @@ class Likelihoods:
             inputs.append(whole[cut:-1])
             begin = len(request.context) - cut - 1
             places.append(np.arange(begin, begin + len(request.tokens)))
-        return _asked(requests, *_hosts(inputs), places)
+        return _asked(requests, *_without_prefixes(inputs), places)
 
     def _ask_pairs(self, requests: Sequence[Continuation]) -> Asked:
-        """Targets as the decoder reads them: from its start token on, without the last."""
+        """Return targets as decoder inputs: the start token, and all target tokens but the last."""
         start = self.tokenizer.decoder_start
         start = self.checkpoint.start if start is None else start
         inputs = [[start, *request.tokens[:-1]] for request in requests]
@@ -257,7 +256,7 @@ class Likelihoods:
         return _asked(requests, inputs, np.arange(len(requests)), places)
 
     def _decoded(self, asked: Asked) -> Iterator[Found]:
-        """What is found of each batch; those first that begin alike."""
+        """Yield the results of each batch, first those of inputs with common prefixes."""
         budget = max(self.longest, CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
         tokens_of = _tokens_by_input(asked)
         groups = groups_of(asked.inputs, budget) if can_share(self.config) else []
@@ -288,7 +287,9 @@ class Likelihoods:
                 yield found
 
     def _translated(self, asked: Asked, requests: Sequence[Continuation]) -> Iterator[Found]:
-        """As `_decoded`; each source is read once a batch."""
+        """Yield the results of each batch of an encoder-decoder; each source is encoded once per
+        batch.
+        """
         numbers: dict[tuple[int, ...], int] = {}
         source_of = np.asarray(
             [numbers.setdefault(tuple(each.context), len(numbers)) for each in requests]
@@ -310,7 +311,9 @@ class Likelihoods:
     def _of_batch(
         self, states: torch.Tensor, batch: Batch, own: list[NDArray[np.int64]], asked: Asked
     ) -> Found:
-        """Of a batch's states (T, D), and the tokens that are scored of each of its sequences."""
+        """Return the results of a batch from its states (T, D), and the tokens to score of each
+        sequence.
+        """
         which = np.concatenate(own)
         begins = np.repeat(batch.starts[:-1].cpu().numpy(), [len(each) for each in own])
         places = torch.from_numpy(begins + asked.places[which]).to(self.device)
@@ -319,8 +322,8 @@ class Likelihoods:
     def _losses(
         self, states: torch.Tensor, asked: Asked, which: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Of the tokens `which` and the states (M, D) that they are predicted from: their losses,
-        and whether they are the likeliest.
+        """Return the losses of the tokens `which`, and whether each is the argmax, from the states
+        (M, D) that predict them.
         """
         labels = torch.from_numpy(asked.labels[which]).to(self.device)
         losses, right = token_losses(self.language, states, labels)
@@ -341,15 +344,15 @@ def _check(made: Continuation, text: str, where: str) -> None:
         raise DataError("the context has no tokens", where=where, do="fill it in")
 
 
-def _parted(context: str, text: str) -> tuple[str, str]:
-    """Context and continuation, the blanks between them the continuation's."""
+def _with_blanks_moved(context: str, text: str) -> tuple[str, str]:
+    """Move the blanks between context and continuation to the continuation."""
     bare = context.rstrip()
     return bare, context[len(bare) :] + text
 
 
 def rolling_windows(tokens: Sequence[int], prefix: int, longest: int) -> list[Continuation]:
-    """Windows of at most `longest` tokens, each token in one of them, that the model reads after
-    the token before. The last, being shorter, is read after as many as there is room for.
+    """Split tokens into windows of at most `longest` tokens, each with the previous token as its
+    context; the last, shorter one gets as much context as fits.
     """
     made = []
     for begin in range(0, len(tokens), longest):
@@ -360,8 +363,10 @@ def rolling_windows(tokens: Sequence[int], prefix: int, longest: int) -> list[Co
     return made
 
 
-def _hosts(inputs: list[list[int]]) -> tuple[list[list[int]], NDArray[np.int64]]:
-    """The inputs that begin no other, and which of these each input is, or begins."""
+def _without_prefixes(inputs: list[list[int]]) -> tuple[list[list[int]], NDArray[np.int64]]:
+    """Return the inputs that are no prefix of another, and for each input the one that it equals or
+    is a prefix of.
+    """
     keys = [np.asarray(each, ">i4").tobytes() for each in inputs]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     source = np.zeros(len(keys), np.int64)
@@ -391,8 +396,8 @@ def _asked(
 
 
 def _tokens_by_input(asked: Asked) -> list[NDArray[np.int64]]:
-    """The tokens that are scored of each input, as places in `asked.labels`."""
-    of = np.repeat(asked.source, np.diff(asked.starts))  # (M,) the input of each token
+    """Return, for each input, the tokens to score as indices into `asked.labels`."""
+    of = np.repeat(asked.source, np.diff(asked.starts))  # (M,) input of each token
     order = np.argsort(of, kind="stable")
     ends = np.searchsorted(of[order], np.arange(1, len(asked.inputs)))
     return np.split(order, ends)

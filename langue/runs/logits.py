@@ -1,5 +1,5 @@
-"""What arrives: texts, and a language model. What leaves: the scores that it gives every token of
-its vocabulary, at each token of the texts.
+"""Logits of language models: takes texts and a language model; returns the logits over the
+vocabulary at each token.
 """
 
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ from langue.model.weight_linear import device_of
 from langue.runs.inputs import Inputs, Texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-LOGITS = 2048  # tokens of a batch whose logits are held whole
+LOGITS = 2048  # tokens of a batch whose logits are in memory
 
 
 @dataclass(frozen=True)
 class LanguageLogits:
-    """The logits of a language model, as `Model.logits` describes them."""
+    """The logits of a language model, as documented in `Model.logits`."""
 
     checkpoint: Checkpoint
     language: LanguageModel
@@ -32,8 +32,8 @@ class LanguageLogits:
     def of(
         self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer
     ) -> list[NDArray[np.float32]]:
-        """One (t, V) array a text, or a target. ModelError where an encoder-decoder has no targets,
-        or another model has some.
+        """Return one (t, V) array for each text or target; raise ModelError if an encoder-decoder
+        gets no targets, or another model gets some.
         """
         architecture = self.checkpoint.config.architecture
         if (targets is not None) != (architecture == "encoder-decoder"):
@@ -56,7 +56,9 @@ class LanguageLogits:
     def _scored(
         self, sources: Examples, read: Examples, has_targets: bool
     ) -> list[NDArray[np.float32]]:
-        """read: what is scored, the sources themselves where there are no targets."""
+        """Return logits; read: the sequences to score, equal to the sources if there are no
+        targets.
+        """
         device = device_of(self.language)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(read)
         longer = np.maximum(sources.lengths, read.lengths)
@@ -77,15 +79,16 @@ class LanguageLogits:
     def _decoded(
         self, sources: Examples, targets: Examples, rows: NDArray[np.int64], device: torch.device
     ) -> tuple[Batch, torch.Tensor]:
-        """A batch of targets, and the states that the decoder has of them, (T, D)."""
+        """Return a batch of targets, and their decoder states (T, D)."""
         body = self.language.body
         pairs = gather_pairs(sources, targets, rows, device)
         batch = pairs.target
-        encoder_states = body(*pairs.source.inputs)[pairs.order]  # (S, D), as the targets lie
+        # (S, D), in the order of the targets
+        encoder_states = body(*pairs.source.inputs)[pairs.order]
         return batch, body.decode(*batch.inputs[:3], encoder_states, pairs.groups)
 
     def _shifted(self, targets: Texts, tokenizer: Tokenizer) -> Examples:
-        """Targets as the decoder reads them."""
+        """Return targets as decoder inputs."""
         examples = self.inputs.examples(targets, target=True, tokenizer=tokenizer)
         if not len(targets) or not isinstance(targets[0], str):
             return examples

@@ -1,5 +1,5 @@
-"""What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states,
-embeddings, predictions.
+"""The model in use: loads a Hub name, a folder or a run; computes hidden states, embeddings,
+predictions and text.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,9 +66,9 @@ if TYPE_CHECKING:
     from langue.runs.prompted import Normalize
     from langue.text.read.source import Source, Table
 
-PAIR = "pair"  # the column of the second text
-DEFAULT = "default"  # the name of the adapter that a folder is loaded with
-# how many labels of a text are shown: what the task gives, so many, or all
+PAIR = "pair"  # column of the second text
+DEFAULT = "default"  # name of the adapter of a folder that is loaded as an adapter
+# number of labels to show: "auto" for what the task predicts; None: all
 Top = int | Literal["auto"] | None
 
 
@@ -76,15 +76,17 @@ class Model:
     """A loaded model. Texts may be strings, (text, pair) tuples, or lists of token ids."""
 
     def __init__(self, parts: Parts, dtype: torch.dtype, weights: str | None = None) -> None:
-        """dtype: of the products. weights: what its matrices are held in, where `load` was told."""
+        """dtype: of the matrix products. weights: the format of its matrices, if `load` was given
+        one.
+        """
         self.config = parts.checkpoint.config
         self.device = device_of(parts.body)
         self.dtype = dtype
         self.weights = weights
-        # the model by the names of its adapters, and without one
+        # the model with each of its adapters, and (None) without one
         self._parts: dict[str | None, Parts] = {None: parts}
-        self.adapter: str | None = None  # the name of the adapter in use
-        self._take(self._parts[None])
+        self.adapter: str | None = None  # name of the active adapter
+        self._switch_to(self._parts[None])
 
     def __repr__(self) -> str:
         from langue.runs.show import model_facts
@@ -98,8 +100,8 @@ class Model:
 
         return as_html(lambda console: print_pairs(model_facts(self), console))
 
-    def _take(self, parts: Parts) -> None:
-        """Be made of these from now on."""
+    def _switch_to(self, parts: Parts) -> None:
+        """Switch to these parts."""
         for name in ("_sentence_encoder", "_text_generator"):
             self.__dict__.pop(name, None)
         checkpoint = parts.checkpoint
@@ -115,15 +117,14 @@ class Model:
             self.task.use(self.checkpoint)
         self.network = parts.network
         self.language = parts.language
-        self.is_published = False  # whether the task is one that a published folder stands for
-        # what the task is of; None: not known
+        self.is_published = False  # whether the task comes from a published folder
+        # whether the task reads pairs; None: unknown
         self.pairs: bool | None = (checkpoint.task or {}).get("pairs")
 
     def add_adapter(self, folder: str | Path, name: str) -> None:
-        """Load an adapter of this model, of `langue finetune` or of PEFT, beside it, to be used
-        once `use_adapter` names it. It shares the model's weights.
+        """Load an adapter, trained by `langue finetune` or PEFT, for use by `use_adapter`.
 
-        ModelError where it is of another base.
+        The adapter shares the model's weights. Raises ModelError if its base is another model.
         """
         from langue.runs.adapters import parts_with_adapter
 
@@ -132,15 +133,17 @@ class Model:
         self._parts[name] = parts_with_adapter(self._parts[None], folder)
 
     def beside(self, folder: str | Path) -> "Model":
-        """Another model, of this one's weights with an adapter beside them; both are in use at the
-        same time. ModelError where the adapter is of another base.
+        """Return another model with an adapter on this model's weights; both can be used at the
+        same time.
+
+        Raises ModelError if the base of the adapter is another model.
         """
         from langue.runs.adapters import parts_with_adapter
 
         return Model(parts_with_adapter(self._parts[None], folder), self.dtype, self.weights)
 
     def use_adapter(self, name: str | None) -> None:
-        """Answer with this adapter, its head and its task from now on; None: as the base does."""
+        """Activate an adapter with its head and task; None: the base model."""
         if name not in self._parts:
             known = ", ".join(repr(each) for each in self._parts if each is not None)
             raise ModelError(
@@ -148,11 +151,11 @@ class Model:
                 do=f"known: {known or 'none'}; add_adapter(folder, name) loads one",
             )
         self.adapter = name
-        self._take(self._parts[name])
+        self._switch_to(self._parts[name])
 
     @property
     def adapters(self) -> list[str]:
-        """The names of the adapters that are loaded."""
+        """The names of the loaded adapters."""
         return [name for name in self._parts if name is not None]
 
     @cached_property
@@ -165,16 +168,16 @@ class Model:
 
     @cached_property
     def likelihoods(self) -> "Likelihoods":
-        """How likely the model takes texts to be, after others."""
+        """The scorer of log-likelihoods of texts after others."""
         from langue.runs.likelihood import Likelihoods
 
         return Likelihoods(self.checkpoint, self._language(), self.inputs, self.dtype)
 
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
-        """The last hidden state of every token, special ones included: one (t, D) array a text.
+        """Return the last hidden states of all tokens, including special ones: one (t, D) array for
+        each text.
 
-        A text that is longer than the model's positions, or its tokenizer's model_max_length, is an
-        error.
+        A text that exceeds the model's positions, or its tokenizer's model_max_length, is an error.
         """
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
@@ -197,27 +200,26 @@ class Model:
         prompt_name: str | None = None,
         dim: int | None = None,
     ) -> NDArray[np.float32]:
-        """One vector a text, (N, D).
+        """Return one vector for each text, (N, D).
 
-        A folder of sentence-transformers is followed: its max_seq_length, pooling, Dense and
-        Normalize modules, and its default prompt. Elsewhere the vector is the mean of the text's
-        hidden states. A longer text is cut, with a LangueWarning that counts.
+        A sentence-transformers folder is followed: its max_seq_length, pooling, Dense and Normalize
+        modules, and its default prompt. For other models, the vector is the mean of the text's
+        hidden states. Longer texts are truncated, with a LangueWarning that counts them.
 
-        pool: plain pooled hidden states instead: mean, first (cls), last (lasttoken), max,
-        mean_sqrt_len or weightedmean. prompt: put before each string; prompt_name: the one that the
-        model has under this name. Token ids are taken as they are. dim: so many of the vectors'
-        first elements alone, which a model that was trained with task.matryoshka is made for; of
-        length 1 where the whole ones are.
+        pool: plain pooling of the hidden states instead: mean, first (cls), last (lasttoken), max,
+        mean_sqrt_len or weightedmean. prompt: put before each string. prompt_name: the model's
+        prompt of this name. Token ids are taken as they are. dim: only the first elements of the
+        vectors, for models trained with task.matryoshka; normalized if the whole vectors are.
         """
         encoder = self._sentence_encoder
         return encoder.encode(texts, pool, prompt, prompt_name, self.dtype, dim)
 
     def encode_query(self, texts: Texts, dim: int | None = None) -> NDArray[np.float32]:
-        """As `encode`, with the model's prompt for what is searched for, where it has one."""
+        """Return vectors as `encode` does, with the model's query prompt if it has one."""
         return self.encode(texts, prompt_name=self._prompt_name("query"), dim=dim)
 
     def encode_document(self, texts: Texts, dim: int | None = None) -> NDArray[np.float32]:
-        """As `encode`, with the model's prompt for what is searched, where it has one."""
+        """Return vectors as `encode` does, with the model's document prompt if it has one."""
         return self.encode(texts, prompt_name=self._prompt_name("document"), dim=dim)
 
     def _prompt_name(self, name: str) -> str | None:
@@ -231,12 +233,13 @@ class Model:
         source_language: str | None = None,
         target_language: str | None = None,
     ) -> Any:
-        """What the head gives before softmax or sigmoid: (N, labels) of a task model, one (t, V)
-        array a text of a language model, or of a task that scores tokens.
+        """Return the head's outputs before softmax or sigmoid: (N, labels) for a task model; one
+        (t, V) array for each text for a language model or a token-level task.
 
-        An encoder-decoder takes sources and targets. A target's row i is the score of what follows
-        its first i + 1 tokens; of strings, the start token is put before and the last token left
-        off, so that row i scores token i. source_language, target_language: as in `generate`.
+        An encoder-decoder takes sources and targets. Row i of a target holds the logits for the
+        token after its first i + 1 tokens. For strings, the start token is prepended and the last
+        token dropped, so that row i scores token i. source_language, target_language: as in
+        `generate`.
         """
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None or self.task.has_language_head:
@@ -282,27 +285,27 @@ class Model:
         details: bool = False,
         **options: Any,
     ) -> list[Any]:
-        """What the model writes after each prompt (an encoder-decoder: for each source), up to its
-        end token.
+        """Generate a continuation of each prompt (for an encoder-decoder: of each source), up to
+        the end token.
 
-        Strings give strings, lists of token ids lists of token ids; conversations, lists of
-        `{"role", "content"}`, give what is answered, where the model has a chat template. What is
-        not given is as the model's generation_config.json says, as in `transformers`; where it says
-        nothing: 64 new tokens, the likeliest each time (temperature 0), with top_k 0 (all) and
-        top_p 1. A LangueWarning names what it says and is not implemented. A prompt that is longer
-        than the model's positions is an error.
+        Strings give strings, and lists of token ids give lists of token ids. Conversations, lists
+        of `{"role", "content"}`, give the assistant's answer, if the model has a chat template.
+        Options that are not given are those of the model's generation_config.json, as in
+        `transformers`; without one: 64 new tokens, greedy (temperature 0), top_k 0 (all) and top_p
+        1. A LangueWarning names its settings that are not implemented. A prompt that exceeds the
+        model's positions is an error.
 
-        What a prompt gives does not depend on the others. seed: of all, or one a prompt. n: answers
-        to each prompt, in a list. beams: beam search, whose n best are given. stop: strings that
-        end a text and are left off. logit_bias: token id -> what is added to its logit. logprobs:
-        0, or how many of the likeliest tokens are told beside the chosen one. json_schema, regex,
-        choices, and grammar (Lark): what the text must be, by construction. details: each answer is
-        `{"text", "tokens", "logprobs", "finish_reason"}`.
+        The result for a prompt does not depend on the others. seed: for all prompts, or one for
+        each. n: number of answers to each prompt, as a list. beams: beam search, which returns the
+        n best. stop: strings that end a text, and are not included. logit_bias: token id -> value
+        added to its logit. logprobs: 0, or the number of most probable tokens to report in addition
+        to the chosen one. json_schema, regex, choices, and grammar (Lark): constrain the text.
+        details: each answer is `{"text", "tokens", "logprobs", "finish_reason"}`.
 
         options: typical_p, early_stopping, grammar, prompt_logprobs, draft ("prompt", or a smaller
-        model, which guesses draft_tokens a step for the model to check), and source_language and
-        target_language, of a translation model of many languages, by its own codes; None: as the
-        run's settings say, or the model's files.
+        model, which proposes draft_tokens per step for the model to verify), and source_language
+        and target_language, in the model's own codes, of a multilingual translation model; None: as
+        in the run's settings, or the model's files.
         """
         given = {
             "max_tokens": max_tokens,
@@ -352,14 +355,14 @@ class Model:
         neutral: str | Sequence[str] | None = None,
         delimiter: str | None = None,
     ) -> list[Any]:
-        """The choices by how likely the model takes each to follow the prompt, the likeliest first:
-        `{"choice", "score", "logprob", "tokens"}`, the scores adding up to 1.
+        """Rank choices by their likelihood after the prompt: `{"choice", "score", "logprob",
+        "tokens"}`, best first; the scores sum to 1.
 
-        Of several prompts, a list each; choices: for all, or a list a prompt. normalize: tokens,
-        characters or bytes, which the log-likelihood is divided by, lest short choices be
-        favoured. neutral: one or several prompts that say nothing, by which scores are calibrated,
-        lest frequent choices be. delimiter: between prompt and choice where there is no blank;
-        None: one of a decoder.
+        Several prompts give a list each. choices: one list for all prompts, or one for each.
+        normalize: divide the log-likelihood by the number of tokens, characters or bytes, so that
+        short choices have no advantage. neutral: one or several content-free prompts to calibrate
+        scores with, so that frequent choices have no advantage. delimiter: between prompt and
+        choice if there is no blank; None: a blank for decoders.
         """
         from langue.runs.prompted import rank
 
@@ -376,13 +379,13 @@ class Model:
         normalize: "Normalize" = "none",
         calibrate: bool = False,
     ) -> list[dict[str, Any]]:
-        """Labels of texts without training, `{"sequence", "labels", "scores"}` a text, the
-        likeliest first, as the `transformers` pipeline gives them.
+        """Label texts without training: `{"sequence", "labels", "scores"}` for each text, best
+        first, as the `transformers` pipeline returns them.
 
-        By a classifier that knows entailment, or else by a language model, which goes on with the
-        text, a new line and the template, or with a template that has {text} in it; there,
-        examples: (text, label) shown before; normalize as in `rank`; calibrate: by texts without
-        content. multi_label: each label by itself.
+        Uses a classifier trained on entailment, or else a language model. The latter continues the
+        text, a newline and the template, or a template that contains {text}; for it there are also
+        examples: (text, label) pairs shown before; normalize: as in `rank`; calibrate: with
+        content-free texts. multi_label: score each label on its own.
         """
         from langue.runs.prompted import zero_shot
 
@@ -400,15 +403,15 @@ class Model:
         top: int = 1,
         max_tokens: int = 64,
     ) -> list[list[dict[str, Any]]]:
-        """Answers to questions, each a part of its context, as a language model gives them without
-        training: of each question the likeliest, `{"score", "start", "end", "answer"}`, at most
-        `top`. A score is the probability that the model writes exactly this answer.
+        """Extract answers to questions from contexts with a language model, without training: for
+        each question at most `top` answers, `{"score", "start", "end", "answer"}`, best first. A
+        score is the probability that the model generates exactly this answer.
 
-        The model writes after the template, held to whole words of the context that stand on one
-        line; the likeliest are found by beam search. contexts: one for each question, or one for
-        all. examples: (question, context, answer) shown before. no_answer: what is written where
-        the context does not answer, such as "unanswerable"; the answer is then "", as is that of
-        an example without one. None: every question gets an answer.
+        The model generates after the template, constrained to whole words of the context on one
+        line; beam search finds the most probable answers. contexts: one for each question, or one
+        for all. examples: (question, context, answer) triples shown before. no_answer: what the
+        model writes if the context does not contain an answer, such as "unanswerable"; the answer
+        is then "", and so it is in examples without one. None: every question gets an answer.
         """
         from langue.runs.prompted_answers import extract
 
@@ -426,11 +429,11 @@ class Model:
     def fill_mask(
         self, texts: Texts, top: int = 5, targets: str | Sequence[str] | None = None
     ) -> list[Any]:
-        """What the masks of each text may be, the likeliest first, as the `transformers` pipeline
-        gives it: `{"score", "token", "token_str", "sequence"}`.
+        """Return the most probable tokens for each mask, as the `transformers` pipeline does:
+        `{"score", "token", "token_str", "sequence"}`.
 
-        A text of several masks has a list for each, found as if the others stayed masked. targets:
-        among these tokens alone.
+        A text with several masks has a list for each, predicted with the other masks left masked.
+        targets: restrict the candidates to these tokens.
         """
         from langue.runs.fill_mask import MaskFiller
 
@@ -438,8 +441,9 @@ class Model:
         return filler.fill(texts, top, targets, self.dtype)
 
     def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
-        """What the model writes after one prompt, piece by piece as it comes; the options are those
-        of `generate`, but for n and beams. The pieces joined are the text.
+        """Yield the text generated after one prompt, piece by piece.
+
+        The options are those of `generate`, except for n and beams. The joined pieces are the text.
         """
         for delta in self._writer().stream(prompt, _with_draft(options_of(options))):
             if delta.text:
@@ -453,11 +457,12 @@ class Model:
         draft_tokens: int = GUESSES,
         tokens: int | None = None,
     ) -> TextEngine:
-        """For programs that submit prompts at any time, and collect what is written step by step.
+        """Return an engine for programs that submit prompts at any time, and collect results step
+        by step.
 
-        memory: bytes for keys and values, never passed; None: half of what is free. rows: sequences
-        that are written at a time; tokens: that all of these have at most. draft, draft_tokens: as
-        in `generate`.
+        memory: budget of the KV cache in bytes, never exceeded; None: half of the free memory.
+        rows: maximum number of sequences in decoding. tokens: maximum number of tokens of all of
+        them together. draft, draft_tokens: as in `generate`.
         """
         drafting = _with_draft(options_of({"draft": draft, "draft_tokens": draft_tokens}))
         guessed = {"draft": drafting.draft, "draft_tokens": draft_tokens}
@@ -473,8 +478,8 @@ class Model:
 
     @property
     def lost_head(self) -> str | None:
-        """The class of `transformers` that the folder says it is of, where that scores tokens and
-        the folder has no weights for it.
+        """The model class with token logits that the folder names, if the folder lacks the weights
+        of that head.
         """
         classes = classes_of(self.checkpoint.published)
         promised = next((name for name in classes if name.endswith(LM_CLASSES)), None)
@@ -496,12 +501,12 @@ class Model:
         return self.language
 
     def predict(self, texts: Texts, top: Top = "auto") -> list[Any]:
-        """What the task promises of each text, shaped as `transformers` pipelines do.
+        """Return the task's predictions for each text, in the form of the `transformers` pipelines.
 
-        top="auto": one `{"label", "score"}` a text, or, of a task with several labels a text, a
-        list of those at or over its threshold, which may be empty. top=1: the best label alone;
-        other numbers: a list of the best so many; None: a list of all labels. A text in which there
-        is nothing (None, blank, without tokens) has None.
+        top="auto": one `{"label", "score"}` for each text, or, for multi-label tasks, a list of
+        those at or above the threshold, which may be empty. top=1: only the best label; other
+        numbers: a list of the best ones; None: a list of all labels. An empty text (None, blank, or
+        without tokens) gets None.
         """
         task, _ = self._trained()
         if top not in ("auto", None) and (not isinstance(top, int) or top < 1):
@@ -520,9 +525,7 @@ class Model:
         return answers
 
     def answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
-        """Which of these texts, pairs or lists of token ids have something in them, and these
-        encoded.
-        """
+        """Return the indices of non-empty items, and these items encoded."""
         rows = [row for row, item in enumerate(items) if not is_empty(item, self.reads_words)]
         filled = [items[row] for row in rows]
         if self._trained()[0].takes_texts:
@@ -547,8 +550,9 @@ class Model:
     def read_inputs(
         self, data: Any, columns: Mapping[str, str] | None = None, keep: Sequence[str] = ()
     ) -> "Source":
-        """Rows to predict from: the columns that the task reads, without the target. keep: others
-        that are read too, each under its name after KEPT; "all": all of them.
+        """Read rows to predict from: the task's columns without the target.
+
+        keep: other columns to read, each under its name after KEPT; "all": all of them.
         """
         from langue.text.read.source import read
 
@@ -569,21 +573,23 @@ class Model:
         )
 
     def optional_columns(self) -> tuple[str, ...]:
-        """The columns that rows may have besides: the pair where the run may be one of pairs."""
+        """Return the optional columns that rows may have: the pair only if the run may read
+        pairs.
+        """
         optional = self._trained()[0].columns.optional
         return tuple(name for name in optional if name != PAIR or self.pairs is not False)
 
     def items(self, table: "Table") -> list[Any]:
-        """A table's rows as `predict` takes them."""
+        """Return a table's rows in the form that `predict` takes."""
         return self._trained()[0].items(table)
 
     @property
     def reads_words(self) -> bool:
-        """Whether a list that is given to predict from is a list of words."""
+        """Whether a list in the input is a list of words."""
         return "tokens" in self._trained()[0].columns.inputs
 
     def _task_room(self) -> Room:
-        """Where the task's texts are cut."""
+        """Return the length at which the task's texts are truncated."""
         most = min(self.data.max_length, self.config.max_length)
         source = (
             "data.max_length of the run"
@@ -593,9 +599,7 @@ class Model:
         return Room(most, source, self.data.truncation)
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
-        """ModelError where pairs of texts are given to a run of single ones, or the other way
-        round.
-        """
+        """Raise ModelError if a model of pairs gets single texts, or the other way round."""
         if self.pairs is not None and self.pairs != pairs:
             kinds = ("pairs of texts", "single texts")
             trained, given = kinds if self.pairs else kinds[::-1]
@@ -603,7 +607,7 @@ class Model:
             raise ModelError(what, where=where, do="give what it was trained on")
 
     def apply(self, encoded: Encoded, progress: Any = None) -> Any:
-        """Predictions of encoded rows, one a row, in their order."""
+        """Return the predictions of encoded rows, in their order."""
         task, network = self._trained()
         predictions, _ = task.apply(
             network, encoded, device=self.device, dtype=self.dtype, progress=progress
@@ -611,10 +615,10 @@ class Model:
         return predictions
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `load`, and `transformers` where it has the architecture, read.
+        """Write a folder that `load` can read, and `transformers` if it has the architecture.
 
-        Matrices of int8 or int4 are written in the layout of `compressed-tensors`. Of a model with
-        an adapter in use the adapter alone is written; `langue convert --merge` writes the whole.
+        Matrices in int8 or int4 are written in the layout of `compressed-tensors`. With an active
+        adapter, only the adapter is written; `langue convert --merge` writes the merged model.
         """
         path = Path(folder)
         refuse_filled(path)
@@ -633,7 +637,9 @@ class Model:
                 copy_modules(self.checkpoint.folder, temporary)
 
     def has_task(self) -> bool:
-        """Whether there is something that it predicts: its run's, or its published folder's."""
+        """Return whether the model has a task: its run's, or one recognised from its published
+        folder.
+        """
         if self.task is None:
             every = (
                 kind.from_folder(self.checkpoint.folder, self.config) for kind in TASKS.values()
@@ -658,12 +664,12 @@ class Model:
         return self.task, self.network
 
     def _examples(self, texts: Any, **options: Any) -> Examples:
-        """As `Inputs.examples`."""
+        """Encode texts, as `Inputs.examples` does."""
         return self.inputs.examples(texts, **options)
 
 
 def _with_draft(options: Options) -> Options:
-    """With the draft model loaded, where it is given by its name."""
+    """Load the draft model if it is given by name."""
     draft = options.draft
     if draft is None or draft == LOOK_UP or isinstance(draft, Model):
         return options
@@ -671,8 +677,8 @@ def _with_draft(options: Options) -> Options:
 
 
 def _data_settings(checkpoint: Checkpoint) -> DataSettings:
-    """How the task's texts are cut: as the run says, or as `transformers` cuts what it
-    published.
+    """Return the truncation of the task's texts: as in the run, or as `transformers` truncates for
+    a published model.
     """
     if checkpoint.task is not None:
         return DataSettings.of_run(checkpoint.task.get("data", {}))
@@ -685,14 +691,14 @@ def load(
 ) -> Model:
     """Load a model for use.
 
-    dtype: fp32, bf16, or auto (bf16 where the hardware has it): what its matrices are held and
-    multiplied in. weights: fp32, bf16, int8 or int4: what its matrices alone are held in, to be
-    multiplied with states in fp32; for int8 and int4 in groups of 32 numbers with a scale (the
-    table of tokens of an int4 model in int8). What cannot be grouped is held in bf16, with a
-    LangueWarning. "stored": as the file has them, which is a GGUF file's Q8_0, Q4_0, Q4_K or Q6_K,
-    a folder of `langue compress quantize` (which is held so in any case, unless dtype or weights
-    say otherwise), or the precision of each matrix. Of an adapter it is what the base's are held
-    in, by default as it was trained; the adapter is in use, under the name "default".
+    dtype: fp32, bf16, or auto (bf16 if the hardware supports it): the format of its matrices and of
+    matrix products. weights: fp32, bf16, int8 or int4: the format of its matrices only, with
+    products in fp32; int8 and int4 have a scale for each group of 32 numbers (an int4 model has its
+    token embedding in int8). What cannot be grouped is held in bf16, with a LangueWarning.
+    "stored": the format of the file, which is a GGUF file's Q8_0, Q4_0, Q4_K or Q6_K, a folder of
+    `langue compress quantize` (which is held like that anyway, unless dtype or weights say
+    otherwise), or the precision of each matrix. For an adapter it is the format of the base's
+    matrices, by default as in training; the adapter is active, under the name "default".
     """
     source = source_of(name, revision, dtype, weights)
     model = load_base(source)
@@ -703,7 +709,7 @@ def load(
 
 
 def load_base(source: WeightSource) -> Model:
-    """Load a described model, without the adapter that it may be."""
+    """Load a described model, without its adapter if it is one."""
     of_adapter = source.adapter is not None
     return _load(source.base, source.kind, source.held, source.table, trained_so=of_adapter)
 
@@ -711,17 +717,19 @@ def load_base(source: WeightSource) -> Model:
 def load_plain(
     name: str | Path, revision: str | None = None, dtype: str = "fp32", widen: bool = False
 ) -> Model:
-    """`load`, with all matrices as parameters, whatever the file has them as. widen: as of
-    `read_parts`.
+    """Load a model with all matrices as parameters, whatever their format in the file.
+
+    widen: as in `read_parts`.
     """
     kind = precision(dtype)
     return Model(read_parts(describe(name, revision), kind, None, widen=widen), kind, None)
 
 
 def load_for_folder(name: str | Path, revision: str | None, kind: str) -> Model:
-    """`load` with the linear maps in a kind, and the tables of tokens and the output matrix in
-    bf16: as a folder holds them that other programs read. ModelError for one that is quantised
-    already.
+    """Load a model with linear maps in a quantized format, and token embedding and output matrix in
+    bf16, as folders for other programs store them.
+
+    Raises ModelError if the model is already quantized.
     """
     described = describe(name, revision)
     family_of(described)

@@ -1,5 +1,5 @@
-"""What arrives: settings of a new model, and the texts that its tokenizer is trained on.
-What leaves: the shape of the model, and its tokenizer.
+"""Creation of models: takes the settings of a new model, and texts; returns its shape, and a
+tokenizer trained on the texts.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.training import check, train
 from langue.train.parallel import barrier
 
-# What a new model can be told of its shape.
+# Settings of a new model's shape.
 AXES = (
     "dim",
     "n_layers",
@@ -37,13 +37,16 @@ AXES = (
     "dropout",
     "attention_dropout",
 )
-TOKENIZER = "tokenizer"  # the folder of a run in which it keeps the one that it trains
+TOKENIZER = "tokenizer"  # folder of a run with the tokenizer that it trains
 
 
 def shape_of_new_model(
     usual: str, vocab_size: int, longest: int, settings: Settings
 ) -> tuple[Family, ModelConfig]:
-    """The family and config that the settings describe. usual: the preset where none is named."""
+    """Return the family and config that the settings describe.
+
+    usual: the preset if none is named.
+    """
     chosen = settings.model
     axes = {axis: value for axis in AXES if (value := getattr(chosen, axis)) is not None}
     return preset(chosen.preset or usual, vocab_size, longest, size=chosen.size, axes=axes)
@@ -52,8 +55,8 @@ def shape_of_new_model(
 def new_checkpoint(
     usual: str, texts: Sequence[str], folder: Path, settings: Settings, notes: list[str]
 ) -> Checkpoint:
-    """A model without weights, and a tokenizer trained on the texts, which is kept in the folder
-    and found there by a run that goes on.
+    """Return a model without weights, and a tokenizer trained on the texts, which is stored in the
+    folder and reused by a resumed run.
     """
     made = folder / TOKENIZER
     if rank() == 0 and not (made / "tokenizer.json").is_file():

@@ -1,5 +1,5 @@
-"""What arrives: what a terminal is told. What leaves: the same as HTML, for notebooks. Nothing of
-texts and labels is taken for markup there.
+"""HTML output for notebooks: takes what is printed to a terminal; returns the same as HTML, with
+markup in texts and labels escaped.
 """
 
 import base64
@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-WIDTH = 100  # characters of a line
+WIDTH = 100  # characters per line
 BLOCK = '<pre style="white-space: pre; overflow-x: auto; line-height: normal">{code}</pre>'
 
 
@@ -23,7 +23,7 @@ def as_text(show: Callable[[Console], None]) -> str:
 
 
 def as_html(show: Callable[[Console], None]) -> str:
-    """What `show` prints on a console, its colours kept and its markup escaped."""
+    """Return what `show` prints to a console as HTML, with its colours, and its markup escaped."""
     console = Console(
         file=StringIO(), record=True, width=WIDTH, force_terminal=True, force_jupyter=False
     )
@@ -32,7 +32,7 @@ def as_html(show: Callable[[Console], None]) -> str:
 
 
 def image_html(file: Path) -> str:
-    """A PNG file as an image that needs no file; nothing where there is none."""
+    """Return a PNG file as an inline image; "" if it does not exist."""
     if not file.is_file():
         return ""
     encoded = base64.b64encode(file.read_bytes()).decode()
@@ -40,7 +40,7 @@ def image_html(file: Path) -> str:
 
 
 class Result(dict[str, Any]):
-    """What a verb returns: a dict that Python and notebooks show as the terminal does."""
+    """The dict that a verb returns, which Python and notebooks display as a terminal does."""
 
     def __init__(
         self, content: Mapping[str, Any], show: Callable[[Mapping[str, Any], Console], None]
@@ -49,7 +49,7 @@ class Result(dict[str, Any]):
         self._show = show
 
     def print(self, console: Console) -> None:
-        """Show it for people."""
+        """Print it for people."""
         self._show(self, console)
 
     def __repr__(self) -> str:

@@ -1,5 +1,5 @@
-"""What arrives: a described model. What leaves: the parts that a model in use is made of, with
-their weights. A base and each of its adapters are one of these, around the same weights.
+"""The parts of a model in use: takes a described model; returns its modules with their weights. A
+base and each of its adapters are separate `Parts` around the same weights.
 """
 
 from dataclasses import dataclass, replace
@@ -30,12 +30,13 @@ from langue.tasks.task import Task
 
 @dataclass(frozen=True)
 class Parts:
-    """A checkpoint as it is used: for a task, or as a language model, or its body alone."""
+    """A checkpoint in use: for a task, as a language model, or as its body alone."""
 
     checkpoint: Checkpoint
     body: Transformer
     task: Task | None
-    network: nn.Module | None  # with the task's head; of a task that writes, `language`
+    # with the task's head; equal to `language` for a task that generates text
+    network: nn.Module | None
     language: LanguageModel | None
 
 
@@ -47,11 +48,11 @@ def read_parts(
     trained_so: bool = False,
     widen: bool = False,
 ) -> Parts:
-    """The parts of a described model, with their weights.
+    """Return the parts of a described model, with their weights.
 
-    kind: what its matrices are multiplied in. held, table: as in `WeightPlan`. trained_so: whether
-    adapters may have been trained on weights that are held so. widen: the embedding gets rows for
-    the tokens that were added to the tokenizer.
+    kind: the format of matrix products. held, table: as in `WeightPlan`. trained_so: whether
+    adapters may have been trained on weights in this format. widen: add embedding rows for the
+    tokens that were added to the tokenizer.
     """
     task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
@@ -62,7 +63,7 @@ def read_parts(
             where=str(described.folder),
             do="use int8",
         )
-    # what is quantised here is taken in the precision of the file
+    # what is quantized on loading is read in the precision of the file
     checkpoint = read_checkpoint(
         described,
         head,
@@ -92,9 +93,9 @@ def read_parts(
         if plan is not None:
             network.body = plan.apply(network.body)
         body = network.body
-    # a body without its head never moves the head's meta tensors
+    # if only the body is used, the head stays on the meta device
     (network or language or body).to(device()).eval()
-    # what the file has in another precision is not held beside
+    # tensors of the file in another precision are not kept
     if held is not None or kind != torch.float32:
         prefix = "" if network or language else "body."
         whole = {prefix + name: w for name, w in (network or language or body).named_parameters()}
@@ -110,7 +111,7 @@ def read_parts(
 def _language_model(
     checkpoint: Checkpoint, kind: torch.dtype, plan: WeightPlan | None
 ) -> tuple[Transformer, LanguageModel | None]:
-    """The body, and the whole with its language-model head where the folder has one."""
+    """Return the body, and the language model with its head if the folder has one."""
     where = str(checkpoint.folder)
     whole = build_on_meta(checkpoint.config)
     if plan is not None:
@@ -119,7 +120,8 @@ def _language_model(
     family = checkpoint.family
     classes = classes_of(checkpoint.published)
     absent = load_into(whole, weights, where=where, new="head.", copy=False, weights_dtype=kind)
-    # A folder without any of its head still has states to give; what needs the head says so.
+    # A folder without any head weights still provides hidden states; calls that need the head raise
+    # an error.
     if absent and len(absent) < len(list(whole.head.parameters())):
         raise ModelError(
             f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where

@@ -1,4 +1,4 @@
-"""Predictions as a filter: lines of standard input in, a JSON object a line out."""
+"""Prediction as a filter: takes lines of standard input; writes one JSON object per line."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from langue.runs.predict_table import warn_of_empty
 from langue.runs.predictions import line_of
 from langue.text.read.standard_input import NAME, StandardInput
 
-AT_ONCE = 256  # at most so many waiting lines are predicted together
+AT_ONCE = 256  # maximum number of waiting lines that are predicted together
 
 NumberedLine = tuple[int, str]
 Row = dict[str, Any]
@@ -23,8 +23,8 @@ def predict_lines(
     """Yield each line of standard input as a JSON object with its prediction, in order, as soon as
     it is known.
 
-    Lines are texts, or JSON objects where the first line is one. A line that cannot be predicted
-    raises DataError after the lines before it have been yielded.
+    Lines are texts, or JSON objects if the first line is one. A line that cannot be predicted
+    raises DataError after the earlier lines have been yielded.
     """
     model = load(run, dtype="auto")
     source = StandardInput()
@@ -46,7 +46,7 @@ def predict_lines(
 
 
 def _waiting_lines(source: StandardInput) -> list[NumberedLine]:
-    """The next line and those that can be read without waiting; none at the end."""
+    """Return the next line and all lines that can be read without waiting; empty at the end."""
     found: list[NumberedLine] = []
     while len(found) < AT_ONCE and not (found and source.would_wait()):
         try:
@@ -88,7 +88,7 @@ def _predict(
     columns: Mapping[str, str] | None,
     top: Top,
 ) -> Iterator[tuple[int, Row, Any]]:
-    """Yield (number, row, prediction). Where a line cannot be predicted, yield those before it and
+    """Yield (number, row, prediction); if a line cannot be predicted, yield the earlier ones and
     then raise DataError.
     """
     try:
@@ -114,8 +114,8 @@ def _predict_together(
     columns: Mapping[str, str] | None,
     top: Top,
 ) -> list[Any] | None:
-    """The predictions; None where rows have different keys, since in one table a key that a row
-    lacks would be present and empty.
+    """Return the predictions; None if the rows have different keys, since in one table a key that a
+    row lacks would become an empty cell.
     """
     if len({frozenset(row) for row in rows}) > 1:
         return None

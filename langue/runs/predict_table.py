@@ -1,4 +1,4 @@
-"""Predictions of the rows of a table, in chunks of bounded size."""
+"""Prediction for the rows of a table, in chunks of bounded size."""
 
 import json
 import time
@@ -14,11 +14,11 @@ from langue.settings.recipe import display_name
 from langue.text.read.source import Table
 from langue.text.read.table import KEPT, SPLITS
 
-# Rows predicted together, at first and at most: memory does not grow with the file, and what is not
-# yet written is a few seconds' work.
+# Rows predicted together, at first and at most. Memory thus does not grow with the file, and an
+# interruption loses a few seconds of work.
 FIRST = 64
 CHUNK = 4096
-SECONDS = 2.5  # chunks that take less are doubled, others are halved
+SECONDS = 2.5  # chunks that take less are doubled in size, others halved
 
 Row = dict[str, Any]
 
@@ -26,8 +26,9 @@ Row = dict[str, Any]
 def read_table(
     model: Model, data: Any, columns: Mapping[str, str] | None, keep: list[str]
 ) -> Table:
-    """The rows to predict: of data with splits, the test split. keep: other columns that are
-    written.
+    """Return the rows to predict; of data with splits, the test split.
+
+    keep: other columns to write.
     """
     source = model.read_inputs(data, columns, keep)
     table = source.test or source.train or source.dev
@@ -55,8 +56,8 @@ def read_table(
 def predict_chunks(
     model: Model, table: Table, top: Top, done: int = 0
 ) -> Iterator[list[tuple[Row, Any]]]:
-    """Yield lists of (row, prediction) in the table's order, beginning at row `done`, with a
-    progress bar. Names of kept columns still begin with KEPT.
+    """Yield lists of (row, prediction) in the table's order, from row `done` on, with a progress
+    bar. Names of kept columns still start with KEPT.
     """
     empty = 0
     first_empty = ""
@@ -81,11 +82,11 @@ def predict_chunks(
 
 
 def check_unchanged(table: Table, written: Predictions) -> None:
-    """Raise RunError where a row that was already predicted differs from the data now."""
+    """Raise RunError if the data has changed in a row that was already predicted."""
     for begin in range(0, written.done, CHUNK):
         end = min(begin + CHUNK, written.done)
         chunk = table.select(range(begin, end))
-        # `kept` goes on to its end, beyond this chunk
+        # `kept` continues beyond this chunk
         pairs = zip(_rows(chunk), written.kept(begin), strict=False)
         for number, (row, kept) in enumerate(pairs):
             now = json.loads(line_of(written_row(row), kept[PREDICTION]))
@@ -98,17 +99,17 @@ def check_unchanged(table: Table, written: Predictions) -> None:
 
 
 def kept_columns(row: Mapping[str, Any]) -> Row:
-    """The columns of a row that are kept beside those that are predicted from."""
+    """Return the kept columns of a row, which the prediction does not use."""
     return {name.removeprefix(KEPT): value for name, value in row.items() if name.startswith(KEPT)}
 
 
 def written_row(row: Mapping[str, Any]) -> Row:
-    """All columns of a row, under the names that are written."""
+    """Return all columns of a row, under the names that are written."""
     return {name.removeprefix(KEPT): value for name, value in row.items()}
 
 
 def fingerprint(folder: Path) -> list[list[Any]]:
-    """Name, size and time of each weights file, which tell whether a model has changed."""
+    """Return name, size and modification time of each weights file, to detect a changed model."""
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else [folder]
     found = []
     for file in files:
@@ -118,7 +119,7 @@ def fingerprint(folder: Path) -> list[list[Any]]:
 
 
 def warn_of_empty(count: int, total: int, first: str) -> None:
-    """Say how many texts have no prediction. first: where the first of them is."""
+    """Report how many texts have no prediction; first: location of the first of them."""
     if not count:
         return
     hint = ""

@@ -1,8 +1,9 @@
-"""What arrives: rows and their predictions, part by part. What leaves: a file of them in the format
-that its name says. A command that was stopped is gone on with: what it had predicted is kept.
+"""Files of predictions: takes rows and their predictions, part by part; writes them in the format
+of the file's name. A command that was stopped can be resumed with its predictions so far.
 
-Beside the file a hidden one grows, `.NAME.partial`: a line that says what is predicted by what, and
-then one of JSON a row. At the end it is written out as the file, and goes.
+Until the end, rows are appended to a hidden file next to the output, `.NAME.partial`: a line that
+identifies model, data and options, then one line of JSON per row. At the end it is converted to the
+output and removed.
 """
 
 import csv
@@ -18,15 +19,15 @@ from langue.files import atomic_file, disk_errors
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 
 PREDICTION = "prediction"
-AT_ONCE = 4096  # rows that are written to a Parquet file together
+AT_ONCE = 4096  # rows written to a Parquet file at a time
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-# what other programs write under these names is no text
+# formats that are not text
 NOT_WRITTEN = (".xlsx", ".xls", ".arrow", ".feather", ".orc", ".zip", ".gz", ".xz", ".zst")
 Line = Mapping[str, Any]
 
 
 def check_format(out: str | Path) -> None:
-    """SettingsError where a name ends as that of a format that is not written here."""
+    """Raise SettingsError if the name has the suffix of a format that is not supported."""
     if Path(out).suffix.lower() in NOT_WRITTEN:
         raise SettingsError(
             f"--out {out}: {Path(out).suffix} is not written",
@@ -35,7 +36,7 @@ def check_format(out: str | Path) -> None:
 
 
 def line_of(row: Mapping[str, Any], prediction: Any) -> str:
-    """A row and its prediction as JSON. Of a text that there is not it has null."""
+    """Return a row and its prediction as JSON; null for an empty text."""
     written = {name: _sound(value) for name, value in row.items()}
     return json.dumps({**written, PREDICTION: prediction}, ensure_ascii=False, default=str)
 
@@ -47,22 +48,22 @@ def _sound(value: Any) -> Any:
 
 
 class Predictions:
-    """Predictions that are being written to `out`."""
+    """Predictions in the course of being written to `out`."""
 
     def __init__(self, out: str | Path, of: Mapping[str, Any]) -> None:
-        """of: what is predicted by what; it must be the same where a command goes on."""
+        """of: identifies model, data and options; must be the same on resume."""
         self.out = Path(out)
         self.of = dict(of)
         self.partial = self.out.with_name(f".{self.out.name}.partial")
-        self.done = 0  # rows
+        self.done = 0  # number of rows
 
     @contextmanager
     def open(self, resume: bool | None = None, force: bool = True) -> Iterator["Predictions"]:
-        """Within, rows are added; at the end the file is there. resume: whether to go on with what
-        a stopped command has left; None: nothing can be gone on with, and nothing is left.
+        """Add rows inside; at the end the output exists.
 
-        RunError where something is left, and it is not said what shall become of it; Interrupted at
-        a Ctrl-C.
+        resume: whether to continue after a stopped command; None: the command cannot be resumed,
+        and leaves nothing behind. Raises RunError if there are earlier predictions and neither
+        resume nor force is set; Interrupted on Ctrl-C.
         """
         self._check(resume, force)
         size = self._look(bool(resume))
@@ -108,7 +109,7 @@ class Predictions:
         )
 
     def _look(self, resume: bool) -> int:
-        """Bytes of the whole lines that are gone on with, which are counted."""
+        """Return the size in bytes of the complete lines to continue after, and count them."""
         if not resume:
             return 0
         with self.partial.open("rb") as handle:
@@ -127,13 +128,13 @@ class Predictions:
         return size
 
     def kept(self, begin: int = 0) -> Iterator[dict[str, Any]]:
-        """The rows that are there, from this one on."""
+        """Yield the rows in the partial file, from this one on."""
         with self.partial.open(encoding="utf-8") as handle:
             for line in islice(handle, 1 + begin, 1 + self.done):
                 yield json.loads(line)
 
     def add(self, lines: Sequence[str]) -> None:
-        """Keep these, in the order of the rows; they are on disk afterwards."""
+        """Append lines, in the order of the rows, and flush them to disk."""
         self._handle.writelines(f"{line}\n" for line in lines)
         self._handle.flush()
         self.done += len(lines)
@@ -152,8 +153,8 @@ class Predictions:
 
 
 def flat(line: Line) -> dict[str, Any]:
-    """A row of a table: what is predicted in columns of its own, `predicted_label`, where it has
-    names; lists as JSON.
+    """Return the row of a table: the named parts of a prediction in columns of their own, such as
+    `predicted_label`; lists as JSON.
     """
     cells = {name: value for name, value in line.items() if name != PREDICTION}
     prediction = line[PREDICTION]
@@ -178,9 +179,7 @@ def _write_separated(path: Path, lines: Callable[[], Iterable[Line]], delimiter:
 
 
 def _write_parquet(path: Path, lines: Callable[[], Iterable[Line]]) -> None:
-    """A part at a time; a column that is empty in one part and of numbers in another is of
-    numbers.
-    """
+    """Write in parts; a column that is empty in one part and numeric in another is numeric."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -198,8 +197,10 @@ def _parts(lines: Iterable[Line]) -> Iterator[list[dict[str, Any]]]:
 
 
 def as_frame(data: Any, rows: Sequence[Mapping[str, Any]], predictions: Sequence[Any]) -> Any:
-    """Predictions in the clothes of the data: a frame of pandas with its index, one of polars or an
-    Arrow table; else a list. rows: what else is shown of each.
+    """Return predictions in the type of the data: a pandas frame with its index, a polars frame or
+    an Arrow table; otherwise a list.
+
+    rows: further columns of each prediction.
     """
     library = type(data).__module__.partition(".")[0]
     if library not in ("pandas", "polars", "pyarrow") or not hasattr(data, "__arrow_c_stream__"):

@@ -1,7 +1,7 @@
-"""What arrives: a training command.
-What leaves: everything training needs, and the facts that people should see first: `Prepared`.
+"""Preparation of training: takes a training command; returns `Prepared`, with everything that
+training needs and the facts to show first.
 
-Here are labelled rows; text for pretraining is in `langue/runs/corpora.py`.
+This file prepares labelled rows; text for pretraining is in `langue/runs/corpora.py`.
 """
 
 import hashlib
@@ -47,61 +47,63 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SPLITS = ("train", "dev", "test")
-FEW = 100  # examples, of which an accuracy is known to ten points at best
+FEW = 100  # number of examples below which an accuracy is known to ten points at best
 
 
 @dataclass(kw_only=True)
 class Prepared(ABC):
-    """What a run is made of, and the facts to see before it costs anything.
+    """Everything that a run consists of, and the facts to show before it costs anything.
 
-    There is one kind for each that tasks learn from (`Objective.learns_from`).
+    There is one subclass for each kind of data that tasks learn from (`Objective.learns_from`).
     """
 
     task: Objective
-    checkpoint: Checkpoint  # what training begins from; of a new model, without weights
-    train: Any  # the training split, as `Objective.batches` takes it
-    dev: Any  # what is held out in training, as `Objective.held_out` takes it
-    settings: Settings  # as given, `auto` replaced by what it is here
+    checkpoint: Checkpoint  # the initial model; without weights if it is a new one
+    train: Any  # the training split, in the form that `Objective.batches` takes
+    dev: Any  # the dev split, in the form that `Objective.held_out` takes
+    settings: Settings  # as given, with `auto` resolved
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     @abstractmethod
     def check(cls, call: Call) -> None:
-        """SettingsError at what cannot be, or would be accepted and do nothing."""
+        """Raise SettingsError for settings that are impossible, or would have no effect."""
 
     @classmethod
     def given_folders(cls, call: Call) -> list[Path]:
-        """The folders of a command's data that nobody may replace as long as the run lasts."""
+        """Return the folders of a command's data that must not be replaced during the run."""
         return []
 
     @property
     def folders(self) -> list[Path]:
-        """The same, once what the run itself makes of its data is there."""
+        """The folders that must not be replaced, including what the run itself makes of its
+        data.
+        """
         return []
 
     @property
     def examples_of_training(self) -> list[Examples]:
-        """All that training reads, where it is in memory."""
+        """All examples that training reads, if they are in memory."""
         return []
 
     @abstractmethod
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write the model with these weights: loadable here, and by `transformers` where it has
+        """Write the model with these weights, loadable by langue, and by `transformers` if it has
         the head.
         """
 
     @classmethod
     @abstractmethod
     def make(cls, call: Call, folder: Path | None, resume: bool) -> Self:
-        """Read the data, split it, make tokens of it, and read the model. folder: of the run."""
+        """Read, split and tokenize the data, and read the model; folder: of the run."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, str]:
-        """Which data the run is trained and chosen on: a digest of each part."""
+        """Return a digest of each part of the data on which the run is trained and selected."""
 
     @abstractmethod
     def print(self, console: "Console") -> None:
-        """Show what will be trained, before it is."""
+        """Print what will be trained, before training."""
 
     def _repr_html_(self) -> str:
         from langue.runs.notebook import as_html
@@ -119,13 +121,13 @@ class Prepared(ABC):
 
 @dataclass(kw_only=True, repr=False)
 class Finetuning(Prepared):
-    """Labelled rows, by split."""
+    """Prepared fine-tuning: labelled rows, by split."""
 
     task: Task
     train: Encoded
     dev: Encoded | None
-    source: Source  # what is trained and judged on
-    as_read: Source  # what was read: also rows whose texts turned out to have no tokens
+    source: Source  # the rows for training and evaluation
+    as_read: Source  # the rows as they were read, including those that turned out to have no tokens
     encoded: dict[str, Encoded]  # by split
 
     @property
@@ -135,12 +137,12 @@ class Finetuning(Prepared):
 
     @property
     def examples_of_training(self) -> list[Examples]:
-        if self.task.has_language_head:  # every row of the embedding is scored
+        if self.task.has_language_head:  # the output matrix scores every row of the embedding
             return []
         return [each.examples for each in (self.train, self.dev) if each is not None]
 
     def look_at(self, network: nn.Module) -> None:
-        """Keep what training needs to know of the model that it begins with."""
+        """Let the task compute what its loss needs from the initial model."""
         network.to(device()).eval()
         dtype = precision(self.settings.train.precision)
         known = partial(self.task.begun_with, network, device=device(), dtype=dtype)
@@ -185,13 +187,13 @@ class Finetuning(Prepared):
 
     @classmethod
     def make(cls, call: Call, folder: Path | None = None, resume: bool = False) -> Self:
-        """Whatever is wrong with the data is found before the slow work."""
+        """Prepare a run; errors in the data are found before any slow work."""
         settings = call.settings
         kind: type[Task] = call.kind  # type: ignore[assignment]
         source = read_source(kind, call.arguments["data"], call.arguments["columns"], settings)
         assert source.train is not None
         task = kind.fit(source.train, settings.task)
-        # a run that began before there was `train.best` goes on choosing as it did
+        # a run from before `train.best` existed keeps its way of selecting
         if not (resume and settings.train.best is None):
             task.choose_by(settings.train.best)
             chosen = settings.train.model_copy(update={"best": task.best})
@@ -217,7 +219,7 @@ class Finetuning(Prepared):
         if settings.model.freeze:
             from langue.runs.freeze import frozen_depths
 
-            config = checkpoint.config  # a part that is none is found before the slow work, too
+            config = checkpoint.config  # so that an invalid part is found before the slow work, too
             frozen_depths(settings.model.freeze, max(config.n_layers, config.decoder_layers))
         task.use(checkpoint)
         encoded = _encode(task, checkpoint, tables, golds, settings, source.notes)
@@ -240,23 +242,25 @@ class Finetuning(Prepared):
         return made
 
 
-# What runs are made of, by what their tasks learn from.
+# The kinds of preparation, by what the task learns from.
 PREPARED: Registry[type[Prepared]] = Registry(
     {"rows": "runs.prepare:Finetuning", "documents": "runs.corpora:Pretraining"}
 )
 
 
 def prepare(call: Call, folder: Path | None = None, *, resume: bool = False) -> Prepared:
-    """Everything that training needs. folder: of the run, which keeps what pretraining makes of
-    text; resume: the run goes on.
+    """Prepare everything that training needs.
+
+    folder: of the run, which stores what pretraining makes of its text. resume: whether a run is
+    resumed.
     """
     return PREPARED[call.kind.learns_from].make(call, folder, resume)
 
 
 def build(prepared: Prepared) -> nn.Module:
-    """The model to train: a new one, or one with the published weights, a new head where it has
-    none for this task, and dropout as set. What the task needs to know of a published model before
-    it is trained is kept in what is prepared.
+    """Return the model to train: a new one, or one with the published weights, a new head if it has
+    none for this task, and the dropout of the settings. What the task needs from the initial model
+    is stored in `prepared`.
     """
     checkpoint = prepared.checkpoint
     settings = prepared.settings
@@ -284,7 +288,7 @@ def build(prepared: Prepared) -> nn.Module:
 
 
 def _frozen(network: nn.Module, prepared: Prepared) -> nn.Module:
-    """The network with the parts frozen that are not to be trained."""
+    """Return the network with the parts frozen that are not to be trained."""
     parts = prepared.settings.model.freeze
     if parts:
         from langue.runs.freeze import freeze_parts
@@ -296,7 +300,9 @@ def _frozen(network: nn.Module, prepared: Prepared) -> nn.Module:
 
 @contextmanager
 def _folder_of(run: Path | None) -> Iterator[Path]:
-    """Where a run keeps what it makes before training; what is only looked at is not kept."""
+    """Provide the folder in which a run stores what it makes before training; a temporary one for a
+    preview.
+    """
     if run is not None:
         yield run
         return
@@ -305,7 +311,9 @@ def _folder_of(run: Path | None) -> Iterator[Path]:
 
 
 def _completed(task: Task, checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
-    """The model with what the task adds to it; SettingsError where an adapter would not hold it."""
+    """Return the model with the task's additions; raise SettingsError if an adapter could not store
+    them.
+    """
     known = len(checkpoint.tokenizer)
     found = task.completed(checkpoint)
     if settings.model.adapter is not None and len(found.tokenizer) > known:
@@ -321,7 +329,7 @@ def _completed(task: Task, checkpoint: Checkpoint, settings: Settings) -> Checkp
 
 
 def _published_model(task: Task, model: Any, settings: Settings) -> Checkpoint:
-    """The model to train further, with the head that the task has on it."""
+    """Return the model to train further, with the head that the task uses on it."""
     described = describe(model, settings.model.revision)
     if described.task is not None and described.task.get("task") == task.name:
         task.go_on_from(described.task)
@@ -342,8 +350,8 @@ def _encode(
     settings: Settings,
     notes: list[str],
 ) -> dict[str, Encoded]:
-    """Each split as tokens. `tables` are left with the rows that have some, `notes` say what was
-    lost on the way.
+    """Return each split as tokens. Drops rows without tokens from `tables`, and adds to `notes`
+    what was dropped or cut.
     """
     encoded: dict[str, Encoded] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
@@ -367,8 +375,8 @@ def _encode(
 def read_source(
     kind: type[Task], data: Any, columns: Mapping[str, str] | None, settings: Settings
 ) -> Source:
-    """The splits with the columns that the task needs, rows without a usable target dropped where
-    that is wished.
+    """Return the splits with the columns that the task needs; on request, without rows whose target
+    is unusable.
     """
     chosen = settings.data
     source = read(
@@ -397,11 +405,13 @@ def read_source(
         )
     if chosen.invalid == "drop":
         source = _without_bad_targets(kind, source, settings)
-    return _told_of_conflicts(kind, source, settings)
+    return _with_note_on_conflicts(kind, source, settings)
 
 
 def _fold(chosen: DataSettings) -> tuple[int, int] | None:
-    """Which fold of how many is test; SettingsError where there is no such."""
+    """Return (fold, number of folds) of the test split; raise SettingsError if there is no such
+    fold.
+    """
     if chosen.folds is None and chosen.fold is None:
         return None
     if chosen.folds is None or chosen.fold is None or chosen.fold > chosen.folds:
@@ -413,7 +423,7 @@ def _fold(chosen: DataSettings) -> tuple[int, int] | None:
 
 
 def dropped_note(task: Task, table: Table, kept: Table) -> str:
-    """How many rows `Task.encode` has left out of a table."""
+    """Return a note on how many rows of a table `Task.encode` has dropped."""
     from langue.wording import counted
 
     dropped = counted(len(table) - len(kept), "row")
@@ -421,8 +431,8 @@ def dropped_note(task: Task, table: Table, kept: Table) -> str:
 
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
-    """Drop rows whose target cannot be read, or (outside train) was not seen in training; say how
-    many.
+    """Drop rows whose target cannot be read, or (outside train) was not seen in training, and note
+    how many.
     """
     assert source.train is not None
     kept: dict[str, Table | None] = dict.fromkeys(SPLITS)
@@ -438,18 +448,21 @@ def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -
     return Source(kept["train"], kept["dev"], kept["test"], notes)
 
 
-def _told_of_conflicts(kind: type[Task], source: Source, settings: Settings) -> Source:
-    """The source with a note on the texts that have several labels, which are left out of training
-    where that is wished.
-    """
+def _with_note_on_conflicts(kind: type[Task], source: Source, settings: Settings) -> Source:
+    """Add a note on texts with conflicting labels; on request, drop them from training."""
     tables = [table for name in SPLITS if (table := getattr(source, name)) is not None]
     if not (found := kind.conflicts(tables, settings.task)):
         return source
     from langue.tasks.labels import conflict_note
 
-    named = [(text, table, row) for table in tables for row, text in enumerate(kind.texts(table))]
-    first = [table.where(row) for text, table, row in named if text == next(iter(found))]
-    notes = [*source.notes, conflict_note(found, len(named), first)]
+    first_text = next(iter(found))
+    first = []
+    n_rows = 0
+    for table in tables:
+        texts = kind.texts(table)
+        n_rows += len(texts)
+        first += [table.where(row) for row, text in enumerate(texts) if text == first_text]
+    notes = [*source.notes, conflict_note(found, n_rows, first)]
     train = source.train
     assert train is not None
     if settings.data.conflicts == "drop":
@@ -468,8 +481,8 @@ def with_usable_targets(
     options: Section,
     notes: list[str],
 ) -> Table:
-    """The rows whose target can be read and, where there is a task already, was seen in its
-    training; a note says how many are dropped. DataError where none is left.
+    """Return the rows whose target can be read and, if there is a task already, was seen in its
+    training; note how many are dropped. Raises DataError if none is left.
     """
     rows = kind.usable_rows(table, options, ready)
     target = kind.columns.target
@@ -486,8 +499,8 @@ def with_usable_targets(
 
 
 def few_examples(split: str, number: int) -> list[str]:
-    """How wide a figure is that few examples give: a share's 95% interval reaches at most 0.98 /
-    sqrt(n) to either side of it, where it is a half.
+    """Return a note on how imprecise metrics from few examples are: the 95% interval of a
+    proportion of one half extends at most 0.98 / sqrt(n) to either side.
     """
     if number >= FEW:
         return []
@@ -501,8 +514,8 @@ def few_examples(split: str, number: int) -> list[str]:
 
 
 def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
-    """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps,
-    time.
+    """Return the facts to show before training: sizes, label balance, truncation, duplicates,
+    batches, steps, time.
     """
     from langue.hardware import matmul_rate
 
@@ -531,7 +544,7 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
         "origin": prepared.source.train.origin if prepared.source.train else "",
         "task": task.name,
         **shape_of(prepared.checkpoint),
-        "verb": "predict",  # with which the run is used
+        "verb": "predict",  # the command that uses the run
         "reads_texts": True,
         "reads_two_texts": "pair" in columns or len(task.columns.inputs) == 2,
         **task.facts(),
@@ -551,7 +564,7 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
 
 
 def shape_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a model is, in a few numbers."""
+    """Return what a model is, in a few numbers."""
     config = checkpoint.config
     return {
         "family": checkpoint.family.name,
@@ -563,9 +576,7 @@ def shape_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def duplicates(task: Task, source: Source) -> dict[str, dict[str, Any]]:
-    """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool
-    oneself.
-    """
+    """Count dev and test rows that also occur in train, exactly or nearly: the most common leak."""
     assert source.train is not None
     tables = {name: getattr(source, name) for name in ("dev", "test")}
     return {
@@ -576,7 +587,7 @@ def duplicates(task: Task, source: Source) -> dict[str, dict[str, Any]]:
 
 
 def count_leaks(task: Task, train: Table, table: Table) -> dict[str, int]:
-    """How many rows of a table stand in train, exactly or nearly."""
+    """Return how many rows of a table occur in train, exactly or nearly."""
     from langue.text.quality.duplicates import find
 
     pairs = find(task.texts(train), task.texts(table))
@@ -584,12 +595,11 @@ def count_leaks(task: Task, train: Table, table: Table) -> dict[str, int]:
 
 
 def check_same_columns(tables: Mapping[str, Table]) -> None:
-    """DataError where some splits have pairs of texts and others single ones."""
+    """Raise DataError if some splits have pairs of texts and others single texts."""
     having = {name: "pair" in table.rows.column_names for name, table in tables.items()}
     if len(set(having.values())) > 1:
-        pairs, single = (
-            next(name for name, has in having.items() if has is there) for there in (True, False)
-        )
+        pairs = next(name for name, has_pairs in having.items() if has_pairs)
+        single = next(name for name, has_pairs in having.items() if not has_pairs)
         raise DataError(
             f"{pairs} has pairs of texts and {single} single ones",
             where=tables[single].origin,
@@ -598,9 +608,9 @@ def check_same_columns(tables: Mapping[str, Table]) -> None:
 
 
 def data_fingerprint(task: Task, source: Source) -> dict[str, str]:
-    """Which data a run was trained and chosen on: a digest of each split's texts and targets as
-    they stand in the table, and one, under another name, of the targets as they are read, which
-    does not change with the format of the file.
+    """Return digests of the data that a run was trained and selected on: for each split one of the
+    texts and targets as they are in the table, and one with the targets as the task reads them,
+    which does not depend on the file format.
     """
     made: dict[str, str] = {}
     for name in SPLITS:
@@ -621,7 +631,7 @@ def _digest(texts: Sequence[str], targets: Sequence[Any]) -> str:
 
 
 def _as_read(task: Task, target: Any) -> Any:
-    """A target as the task reads it; one that it cannot read as it stands."""
+    """Return a target as the task reads it, or as it is if the task cannot read it."""
     try:
         return task.read_target(target, task.settings, str)
     except DataError:

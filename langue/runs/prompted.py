@@ -1,5 +1,5 @@
-"""What arrives: a model, prompts, and the answers that are possible. What leaves: how likely each
-answer is; no training.
+"""Prompting without training: takes a language model, prompts and possible answers; returns the
+probability of each answer.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from langue.wording import counted
 
 Normalize = Literal["none", "tokens", "characters", "bytes"]
 NORMALIZE = ("none", "tokens", "characters", "bytes")
-NEUTRAL = ("N/A", "", "[MASK]")  # texts without content (Zhao et al. 2021, section 5)
-TEMPLATE = "This example is {}."  # of the `transformers` pipeline
-BETWEEN = "\n\n"  # examples and the question
+NEUTRAL = ("N/A", "", "[MASK]")  # content-free texts (Zhao et al. 2021, section 5)
+TEMPLATE = "This example is {}."  # default of the `transformers` pipeline
+BETWEEN = "\n\n"  # separates examples and the question
 
 
 def rank(
@@ -29,7 +29,7 @@ def rank(
     neutral: str | Sequence[str] | None,
     delimiter: str | None,
 ) -> list[Any]:
-    """As `Model.rank`."""
+    """Rank choices, as `Model.rank` does."""
     alone = isinstance(prompts, str)
     items = [prompts] if alone else listed(prompts, "prompts", ids=False)
     several = _choices(choices, len(items), alone)
@@ -37,29 +37,32 @@ def rank(
         raise ModelError(
             f"normalize = {normalize!r} is not known", do=f"use one of: {', '.join(NORMALIZE)}"
         )
-    between = (" " if likelihoods.is_decoder else "") if delimiter is None else delimiter
-    texts = [] if neutral is None else [neutral] if isinstance(neutral, str) else list(neutral)
+    if delimiter is None:
+        delimiter = " " if likelihoods.is_decoder else ""
+    texts = [neutral] if isinstance(neutral, str) else list(neutral or ())
     pairs = []
     for prompt, those in zip(items, several, strict=True):
-        asked = [_joined(prompt, choice, between) for choice in those]
+        asked = [_joined(prompt, choice, delimiter) for choice in those]
         pairs += asked
-        # what follows is the same after a neutral text
-        pairs += [_after(text, choice) for text in texts for _, choice in asked]
+        for text in texts:  # the same continuations after each neutral text
+            pairs += [_after_neutral(text, choice) for _, choice in asked]
     found = likelihoods.score(likelihoods.encode_pairs(pairs))
-    _tell_cut(likelihoods)
+    _warn_of_cut(likelihoods)
     made = []
     begin = 0
     for those in several:
         size = len(those)
-        blocks = [found[begin + i * size : begin + (i + 1) * size] for i in range(len(texts) + 1)]
-        begin += size * (len(texts) + 1)
+        blocks = []  # of the prompt, then of each neutral text
+        for _ in range(len(texts) + 1):
+            blocks.append(found[begin : begin + size])
+            begin += size
         scores = probabilities(blocks[0], blocks[1:], those, normalize)
         made.append(_ranked(those, scores, blocks[0]))
     return made[0] if alone else made
 
 
 def _choices(choices: Any, n: int, alone: bool) -> list[list[str]]:
-    """Those of each prompt."""
+    """Return the choices of each prompt."""
     items = listed(choices, "choices", ids=False)
     if items and all(isinstance(each, list | tuple) for each in items):
         if alone or len(items) != n:
@@ -77,16 +80,18 @@ def _choices(choices: Any, n: int, alone: bool) -> list[list[str]]:
 
 
 def _joined(prompt: str, choice: str, delimiter: str) -> tuple[str, str]:
-    """The prompt and what follows it, with the delimiter where nothing parts them."""
+    """Return the prompt and its continuation, with the delimiter unless there already is
+    whitespace.
+    """
     parted = not prompt or prompt[-1].isspace() or choice[0].isspace()
     return prompt, choice if parted else delimiter + choice
 
 
-def _after(text: str, choice: str) -> tuple[str, str]:
+def _after_neutral(text: str, choice: str) -> tuple[str, str]:
     return text.rstrip() if choice[0].isspace() else text, choice
 
 
-def _tell_cut(likelihoods: Likelihoods) -> None:
+def _warn_of_cut(likelihoods: Likelihoods) -> None:
     if likelihoods.n_cut:
         from langue.progress import warn
 
@@ -103,22 +108,23 @@ def probabilities(
     choices: Sequence[str],
     normalize: Normalize,
 ) -> NDArray[np.float64]:
-    """How likely each choice is among these, (C,): the softmax of its log-likelihood, divided by
-    its length where that is asked for.
+    """Return the probability (C,) of each choice among the given ones: the softmax of its
+    log-likelihood, divided by its length if `normalize` asks for that.
 
-    After neutral texts, each probability is divided by its mean after those and all are scaled to
-    add up to 1: contextual calibration (Zhao et al. 2021, arXiv:2102.09690). With one such text and
-    no normalisation this is the order of pointwise mutual information (Holtzman et al. 2021).
+    With neutral texts, each probability is divided by its mean after those, and all are
+    renormalized: contextual calibration (Zhao et al. 2021, arXiv:2102.09690). With one neutral text
+    and no length normalization, the order is that of pointwise mutual information (Holtzman et al.
+    2021).
     """
-    scores = _lengthwise(found, choices, normalize)
+    scores = _length_normalized(found, choices, normalize)
     if neutral:
-        each = [_softmax(_lengthwise(after, choices, normalize)) for after in neutral]
+        each = [_softmax(_length_normalized(after, choices, normalize)) for after in neutral]
         with np.errstate(divide="ignore"):
             scores = scores - np.log(np.mean(each, 0))
     return _softmax(scores)
 
 
-def _lengthwise(
+def _length_normalized(
     found: Sequence[Likelihood], choices: Sequence[str], normalize: Normalize
 ) -> NDArray[np.float64]:
     sizes = {
@@ -156,14 +162,14 @@ def _ranked(
 
 @dataclass(frozen=True)
 class Template:
-    """How a text and its label stand in a prompt."""
+    """The form of a text and its label in a prompt."""
 
-    before: str  # up to the label, with {text} where the text goes
+    before: str  # up to the label, with {text} in place of the text
     after: str
 
     @classmethod
     def of(cls, given: str) -> "Template":
-        """ModelError where it has no place for a label, or several."""
+        """Parse a template; raise ModelError unless it has exactly one place for the label."""
         named = given.replace("{label}", "{}")
         if named.count("{}") != 1 or named.count("{text}") > 1:
             raise ModelError(
@@ -197,7 +203,7 @@ def zero_shot(
     normalize: Normalize,
     calibrate: bool,
 ) -> list[dict[str, Any]]:
-    """As `Model.zero_shot`; model: a `Model`."""
+    """Label texts without training, as `Model.zero_shot` does; model: a `Model`."""
     items, names = _check_labels(texts, labels)
     outputs: Sequence[str] = getattr(model.task, "labels", ())
     if not items:
@@ -235,8 +241,8 @@ def by_likelihood(
     normalize: Normalize,
     calibrate: bool,
 ) -> list[dict[str, Any]]:
-    """Labels of texts as a language model goes on with them; examples: (text, label), shown
-    before.
+    """Label texts by the likelihood of the labels under a language model; examples: (text, label)
+    pairs shown before.
     """
     form = Template.of(template)
     shown = "".join(form.whole(text, label) + BETWEEN for text, label in examples)
@@ -245,14 +251,12 @@ def by_likelihood(
     neutral = [shown + form.prompt(text) for text in NEUTRAL] if calibrate else None
     ranked = rank(likelihoods, prompts, ends, normalize, neutral, "")
     label_of = dict(zip(ends, labels, strict=True))
-    return [
-        {
-            "sequence": text,
-            "labels": [label_of[each["choice"]] for each in found],
-            "scores": [each["score"] for each in found],
-        }
-        for text, found in zip(texts, ranked, strict=True)
-    ]
+    made = []
+    for text, found in zip(texts, ranked, strict=True):
+        names = [label_of[each["choice"]] for each in found]
+        scores = [each["score"] for each in found]
+        made.append({"sequence": text, "labels": names, "scores": scores})
+    return made
 
 
 def by_entailment(
@@ -262,11 +266,11 @@ def by_entailment(
     names: Sequence[str],
     multi_label: bool,
 ) -> list[dict[str, Any]]:
-    """Labels of texts by whether the text entails "This example is LABEL.", as the `transformers`
-    pipeline has it (Yin et al. 2019).
+    """Label texts by whether they entail "This example is LABEL.", as the `transformers` pipeline
+    does (Yin et al. 2019).
 
-    logits (texts * labels, outputs): of a classifier whose outputs have these names. multi_label:
-    each label is judged by itself, entailment against contradiction.
+    logits (texts * labels, outputs): of a classifier with these output names. multi_label: score
+    each label on its own, entailment against contradiction.
     """
     yes = entailment_of(names)
     assert yes is not None
@@ -292,13 +296,13 @@ def by_entailment(
 
 
 def entailment_of(names: Sequence[str]) -> int | None:
-    """Which output says that one text follows from the other; None: none does."""
+    """Return the index of the entailment output, or None."""
     found = (i for i, name in enumerate(names) if name.lower().startswith("entail"))
     return next(found, None)
 
 
 def hypotheses(texts: Sequence[str], labels: Sequence[str], template: str) -> list[tuple[str, str]]:
-    """Each text with each label's sentence."""
+    """Return every pair of a text and a label's sentence."""
     if template.replace("{label}", "{}").count("{}") != 1 or "{text}" in template:
         raise ModelError(
             f"the template {template!r} is no sentence about a label",
@@ -309,7 +313,7 @@ def hypotheses(texts: Sequence[str], labels: Sequence[str], template: str) -> li
 
 
 def _check_labels(texts: Any, labels: Any) -> tuple[list[str], list[str]]:
-    """Texts and labels as lists; ModelError where they are none."""
+    """Return texts and labels as lists; raise ModelError if they are invalid."""
     items = listed(texts, ids=False)
     names = labels.split(",") if isinstance(labels, str) else listed(labels, "labels", ids=False)
     names = [name.strip() for name in names] if isinstance(labels, str) else names

@@ -1,5 +1,5 @@
-"""What arrives: a language model, questions and contexts. What leaves: the part of each context
-that the model gives as the answer; no training.
+"""Extractive question answering without training: takes a language model, questions and contexts;
+returns the span of each context that the model generates as the answer.
 """
 
 import json
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from langue.generation.request import Completion
 
 TEMPLATE = "{context}\n\nQuestion: {question}\nAnswer:"
-BETWEEN = "\n\n"  # examples and the question
+BETWEEN = "\n\n"  # separates examples and the question
 BEAMS = 4
-SHOWN = 80  # characters of a question by which an error names it
+SHOWN = 80  # characters of a question that an error shows
 _FIELD = re.compile(r"\{(context|question)\}")
-# An answer begins and ends between these: words, or characters in scripts without spaces.
+# Answers start and end at the borders of these pieces: words, or characters in scripts without
+# spaces.
 _PIECE = re.compile(rf"\s+|[{UNSPACED}]|[^\W{UNSPACED}]+|\W")
 
 
@@ -37,7 +38,7 @@ def extract(
     top: int,
     max_tokens: int,
 ) -> list[list[dict[str, Any]]]:
-    """As `Model.extract`; model: a `Model`."""
+    """Extract answers, as `Model.extract` does; model: a `Model`."""
     asked = _pairs(questions, contexts)
     _check(template, top)
     before = ""
@@ -56,7 +57,7 @@ def extract(
             "grammar": grammar_of(context, no_answer),
             "beams": max(top, BEAMS),
             "n": max(top, BEAMS),
-            "length_penalty": 0.0,  # a score is the logarithm of the answer's probability
+            "length_penalty": 0.0,  # a score is the log-probability of the answer
             "max_tokens": max_tokens,
         }
         try:
@@ -85,11 +86,11 @@ def extract(
 
 
 def grammar_of(context: str, no_answer: str | None = None) -> str:
-    """What an answer may be, in llguidance's dialect of Lark: whole words of a context that stand
-    on one line, not signs alone, or the text that says that there is none; a blank before it, a new
-    line behind it.
+    """Return the grammar of an answer, in llguidance's dialect of Lark: whole words of a context on
+    one line, not punctuation alone, or the text for "no answer"; an optional blank precedes it, and
+    a newline follows.
 
-    ModelError where the context has no words.
+    Raises ModelError if the context is empty.
     """
     if not context.strip():
         raise ModelError("the context is empty", do="leave the question out")
@@ -108,8 +109,8 @@ def grammar_of(context: str, no_answer: str | None = None) -> str:
 def _answers(
     written: Sequence["Completion"], context: str, no_answer: str | None
 ) -> list[dict[str, Any]]:
-    """The different answers among what was written, the likeliest first, as a model that was
-    trained to answer gives them. What is written in several ways has the sum of their
+    """Return the distinct answers among the generated texts, most probable first, in the form of
+    extractive models. An answer that was generated in several ways gets the sum of their
     probabilities.
     """
     chances: dict[str, float] = {}
@@ -128,7 +129,9 @@ def _answers(
 
 
 def _place(context: str, text: str) -> int:
-    """Where a text stands in a context first, as whole words if it does; -1: nowhere."""
+    """Return the first position of a text in a context, as whole words if there is one; -1: not
+    found.
+    """
     begins = {piece.start() for piece in _PIECE.finditer(context)}
     first = start = context.find(text)
     while start >= 0:
@@ -145,7 +148,7 @@ def _prompt(template: str, question: str, context: str) -> str:
 
 
 def _pairs(questions: Any, contexts: Any) -> list[tuple[str, str]]:
-    """A context for each question."""
+    """Return each question with its context."""
     asked = [questions] if isinstance(questions, str) else listed(questions, "questions", ids=False)
     given = (
         [contexts] * len(asked)
@@ -164,7 +167,7 @@ def _pairs(questions: Any, contexts: Any) -> list[tuple[str, str]]:
 
 
 def _check(template: str, top: int) -> None:
-    """ModelError for a template or a number that cannot be followed."""
+    """Raise ModelError for an invalid template or number."""
     if sorted(_FIELD.findall(template)) != ["context", "question"]:
         raise ModelError(
             f"the template {template!r} does not have {{context}} and {{question}} once each",

@@ -1,8 +1,9 @@
-"""What arrives: what several systems answered to the same items. What leaves: pairs of answers to
-be judged blind, in an order and on sides of each rater's own, and votes that are kept at once.
+"""Human evaluation: takes the answers of several systems to the same items; returns pairs of
+answers for blind comparison, in a random order and on random sides for each rater, and stores the
+votes.
 
 A vote is a line of JSON: `{"item", "rater", "left", "right", "vote", "time"}`, where left and right
-name the systems that stood there and vote is left, right, tie or bad. It is on disk before the next
+name the systems on these sides, and vote is left, right, tie or bad. It is on disk before the next
 pair is shown.
 """
 
@@ -27,7 +28,8 @@ from langue.statistics.votes import BAD, LEFT, RIGHT, TIE, VOTES, Vote
 if TYPE_CHECKING:
     from langue.runs.model import Model
 
-# The keys of a line that hold what a system said, and what it was asked, the first that is there.
+# The keys of a line that may hold a system's answer, and those that may hold the question; the
+# first one present counts.
 ANSWERS = (
     "text",
     "output",
@@ -58,11 +60,11 @@ Reply with 1, 2 or tie: """
 
 @dataclass(frozen=True)
 class Item:
-    """name: its `id`, or the number of its line, from 1."""
+    """An item to judge; name: its `id`, or its line number, from 1."""
 
     name: str | int
     question: str
-    answers: Mapping[str, str]  # by system; of one that failed there is none
+    answers: Mapping[str, str]  # by system; a system that failed has none
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Pair:
     """Two answers as a rater sees them."""
 
     item: Item
-    left: str  # systems
+    left: str  # names of the systems
     right: str
 
     @property
@@ -82,9 +84,11 @@ def items_of(
     outputs: Mapping[str, Sequence[Mapping[str, Any]]],
     data: Sequence[Mapping[str, Any]] | None,
 ) -> list[Item]:
-    """The items that at least two systems answered. outputs: the lines of each system. data: the
-    lines of what they were asked; None: as the lines of the first say. DataError where the numbers
-    of lines differ, or two systems say that they were asked something else.
+    """Return the items that at least two systems have answered.
+
+    outputs: the lines of each system. data: the lines with the questions; None: the questions are
+    in the outputs. Raises DataError if the numbers of lines differ, or two systems were asked
+    different questions.
     """
     counts = {name: len(lines) for name, lines in outputs.items()}
     if data is not None:
@@ -139,8 +143,9 @@ def _key_of(line: Mapping[str, Any], where: str) -> str:
 
 
 def question_of(line: Mapping[str, Any], but: str = "") -> str:
-    """What was asked, as people read it; "" where the line does not say it. but: a key that is not
-    it.
+    """Return the question in readable form; "" if the line has none.
+
+    but: a key that holds the answer.
     """
     for key in QUESTIONS:
         value = line.get(key)
@@ -155,7 +160,7 @@ def question_of(line: Mapping[str, Any], but: str = "") -> str:
 
 
 def _check_asked(asked: Mapping[str, str], number: int) -> None:
-    """DataError where two systems were asked different things."""
+    """Raise DataError if two systems were asked different questions."""
     said = {name: question for name, question in asked.items() if question}
     if len(set(said.values())) > 1:
         first, second, *_ = said
@@ -173,9 +178,11 @@ def order_of(
     seed: int,
     repeated: float = 0.0,
 ) -> list[Pair]:
-    """All pairs of answers in an order of the rater's own. Of each two systems either stands on the
-    left as often, but for one. repeated: so great a share of the pairs comes again, the sides
-    exchanged, once all were shown: whether the rater says the same.
+    """Return all pairs of answers in a random order for the rater, where for any two systems each
+    is on the left equally often (up to one).
+
+    repeated: this fraction of the pairs is shown again at the end with sides swapped, to measure
+    the rater's consistency.
     """
     digest = sha256(f"{seed}/{rater}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
@@ -195,8 +202,8 @@ def order_of(
 
 
 def read_votes(path: str | Path) -> list[Vote]:
-    """The votes of a file; DataError names the line that is none. A half last line, which a killed
-    process left, is passed over and said.
+    """Return the votes of a file; DataError names an invalid line. An incomplete last line, from a
+    killed process, is skipped with a message.
     """
     content = read_plain(path)
     lines = content.split("\n")
@@ -224,7 +231,7 @@ def read_votes(path: str | Path) -> list[Vote]:
 
 
 def read_plain(path: str | Path) -> str:
-    """A text file; DataError where it cannot be read."""
+    """Return the content of a text file; raise DataError if it cannot be read."""
     try:
         return Path(path).read_text("utf-8")
     except OSError as error:
@@ -234,7 +241,7 @@ def read_plain(path: str | Path) -> str:
 
 
 class VotesFile:
-    """Appends votes; each is on disk when `add` returns."""
+    """Appends votes to a file; each is on disk when `add` returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -261,9 +268,9 @@ class VotesFile:
 
 
 class Ballot:
-    """What one rater still has to judge, a pair after the other.
+    """The pairs that one rater still has to judge, one after the other.
 
-    Pairs of equal texts are not shown: they are ties.
+    Pairs of equal texts are not shown; they count as ties.
     """
 
     def __init__(self, pairs: Sequence[Pair], rater: str, file: VotesFile) -> None:
@@ -294,12 +301,12 @@ class Ballot:
 
     @property
     def current(self) -> Pair | None:
-        """None: all are judged."""
+        """The pair to judge now; None: all are judged."""
         return self.shown[self.place] if self.place < self.total else None
 
     def vote(self, place: int, vote: str) -> bool:
-        """Keep a vote on the pair at `place`; false where that is not the one to be judged, as when
-        a key was pressed twice.
+        """Store a vote on the pair at `place`; return False if that is not the current pair, e.g.
+        after a key was pressed twice.
         """
         if place != self.place or self.current is None or vote not in VOTES:
             return False
@@ -308,7 +315,7 @@ class Ballot:
         return True
 
     def back(self) -> None:
-        """Show the pair before once more; the later vote on it counts."""
+        """Go back to the previous pair; its later vote will count."""
         self.place = max(0, self.place - 1)
 
 
@@ -318,8 +325,10 @@ class Ballot:
 def judge_pairs(
     model: "Model", pairs: Sequence[Pair], rater: str, file: VotesFile, asked: str = ASKED
 ) -> int:
-    """Have a model vote on each pair in both orders, where it has not yet; returns how many it
-    could not answer, which is said. asked: with {question}, {left} and {right}.
+    """Let a model vote on each pair in both orders, unless it already has; return and report how
+    many it could not answer.
+
+    asked: template with {question}, {left} and {right}.
     """
     for name in ("{left}", "{right}"):
         if name not in asked:
@@ -327,19 +336,19 @@ def judge_pairs(
                 f"the judge is not shown {name}", do="write {question}, {left} and {right} into it"
             )
     done = {(vote.item, vote.left, vote.right) for vote in file.votes if vote.rater == rater}
-    both = [Pair(p.item, *sides) for p in pairs for sides in ((p.left, p.right), (p.right, p.left))]
+    both = []
+    for pair in pairs:
+        both.append(Pair(pair.item, pair.left, pair.right))
+        both.append(Pair(pair.item, pair.right, pair.left))
     failed: list[LangueError] = []
     with bar("judging", len(both)) as advance:
         for pair in both:
             advance(1)
             if (pair.item.name, pair.left, pair.right) in done:
                 continue
+            is_equal = pair.texts[0].strip() == pair.texts[1].strip()
             try:
-                vote = (
-                    TIE
-                    if pair.texts[0].strip() == pair.texts[1].strip()
-                    else _ask(model, pair, asked)
-                )
+                vote = TIE if is_equal else _ask(model, pair, asked)
             except LangueError as error:
                 failed.append(error)
                 continue
@@ -353,7 +362,7 @@ def judge_pairs(
 
 def _ask(model: "Model", pair: Pair, asked: str) -> str:
     left, right = pair.texts
-    # one after the other, and never within what was put in
+    # in one pass, so that placeholders inside of the inserted texts are not replaced
     parts = {"{question}": pair.item.question, "{left}": left, "{right}": right}
     said = "".join(parts.get(piece, piece) for piece in _pieces(asked))
     prompt: Any = said
@@ -364,5 +373,5 @@ def _ask(model: "Model", pair: Pair, asked: str) -> str:
 
 
 def _pieces(asked: str) -> Iterator[str]:
-    """The parts of a template: places to be filled, and what is between them."""
+    """Yield the parts of a template: placeholders, and the text between them."""
     yield from re.split(r"(\{question\}|\{left\}|\{right\})", asked)

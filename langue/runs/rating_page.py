@@ -1,8 +1,9 @@
-"""What arrives: a ballot. What leaves: a page on this machine that shows it, until all is judged.
+"""The rating page: takes a ballot; serves it as a web page on this machine until all pairs are
+judged.
 
-The page listens on the loopback alone and needs no network. What it gets names no system: places,
-texts, and nothing else. A request from another site, or under another name of this machine, is
-refused: its Host and Origin are not ours.
+The page listens on loopback only and needs no network. The data that it gets contains positions and
+texts, but no system names. Requests from other sites, or under another host name, are rejected,
+since their Origin or Host differs.
 """
 
 import json
@@ -17,12 +18,12 @@ from langue.errors import LangueError, RunError
 from langue.runs.rating import Ballot
 
 HOST = "127.0.0.1"
-MOST = 10_000  # bytes of a request
-PATIENCE = 1.0  # seconds after the last vote, in which the page hears that it was the last
+MOST = 10_000  # maximum size of a request, in bytes
+PATIENCE = 1.0  # seconds after the last vote in which the page can still learn that it was the last
 
 
 class RatingServer(ThreadingHTTPServer):
-    """Serves one ballot. port: 0 for any that is free."""
+    """HTTP server for one ballot; port: 0 for any free one."""
 
     daemon_threads = True
 
@@ -44,7 +45,7 @@ class RatingServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/"
 
     def state(self) -> dict[str, Any]:
-        """What the page shows."""
+        """Return what the page shows."""
         ballot = self.ballot
         pair = ballot.current
         found: dict[str, Any] = {
@@ -61,7 +62,7 @@ class RatingServer(ThreadingHTTPServer):
         threading.Timer(PATIENCE, self._stop).start()
 
     def _stop(self) -> None:
-        """Unless the rater has gone back."""
+        """Stop the server, unless the rater has gone back."""
         if self.failure is not None or self.ballot.current is None:
             self.shutdown()
 
@@ -103,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             try:
                 action(body)
-            except LangueError as error:  # the disk is full
+            except LangueError as error:  # e.g. the disk is full
                 self.server.failure = error
                 self._send(500, "text/plain", "not kept")
                 self.server.stop_soon()
@@ -119,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.ballot.back()
 
     def _body(self) -> dict[str, Any] | None:
-        """What was posted; None where it is no object of JSON."""
+        """Return the posted JSON object; None if the body is none."""
         length = self.headers.get("Content-Length", "")
         plain = self.headers.get("Content-Type", "").split(";")[0].strip()
         if not length.isdecimal() or int(length) > MOST or plain != "application/json":
@@ -131,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         return found if isinstance(found, dict) else None
 
     def _is_ours(self) -> bool:
-        """Whether the request comes from the page itself; else it is refused."""
+        """Return whether the request comes from the page itself; otherwise reject it."""
         hosts = self.server.hosts
         origin = self.headers.get("Origin")
         allowed = {f"http://{host}" for host in hosts}
@@ -155,12 +156,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: the terminal is for what is said."""
+        """Log nothing, to keep the terminal readable."""
 
 
 def serve(ballot: Ballot, port: int, ready: Callable[[str], None]) -> bool:
-    """Show a ballot until all is judged (true) or Ctrl-C (false). ready: called with the page's
-    address.
+    """Serve a ballot until all pairs are judged (True) or Ctrl-C (False); ready: called with the
+    page's address.
     """
     with RatingServer(ballot, port) as server:
         ready(server.address)

@@ -1,9 +1,9 @@
-"""What arrives: a model whose numbers are trusted. What leaves: a file of them, and how another
-copy compares.
+"""Reference outputs: takes a model whose outputs are trusted; stores some of them in a file, and
+compares another copy of the model with it.
 
-For where `transformers` is not installed, or does not read the model: the tokens of awkward texts,
-and what the model gives for the last token of three sequences (logits, or the hidden state where
-there is no head), or for the whole of them where it has a task.
+For use where `transformers` is not installed or does not support the model. The file has the tokens
+of awkward texts, and the model's outputs for three sequences: logits or, without a head, hidden
+states, of the last token; or the whole outputs if the model has a task.
 """
 
 from pathlib import Path
@@ -29,13 +29,13 @@ GOLDEN = (
     "def f(x):\n\treturn x ** 2  # square",
     "tab\there \u200b zero width \x07 bell",
 )
-LENGTHS = (3, 17, 17)  # of the sequences: short, and two side by side
-TOLERANCE = 1e-4  # of the norm: another machine's fp32 sums in another order
+LENGTHS = (3, 17, 17)  # lengths of the sequences: a short one, and two of equal length
+TOLERANCE = 1e-4  # relative to the norm; fp32 sums differ in order between machines
 
 
 def probes(model: Model) -> list[list[int]]:
-    """The sequences of token ids that models are held against each other on. Without padding, which
-    some references take for no token at all.
+    """Return the token sequences on which models are compared. They contain no padding token, which
+    some references do not treat as a token.
     """
     draw = np.random.default_rng(0)
     known = min(model.config.vocab_size, model.config.decoder_vocab_size or model.config.vocab_size)
@@ -46,7 +46,7 @@ def probes(model: Model) -> list[list[int]]:
 
 
 def answers(model: Model) -> list[NDArray[np.float32]]:
-    """What the model gives for them, (t, V) or (t, D) each; (1, labels) where it has a task's
+    """Return the model's outputs for the sequences, (t, V) or (t, D) each; (1, labels) for a task's
     head.
     """
     ids = probes(model)
@@ -60,7 +60,7 @@ def answers(model: Model) -> list[NDArray[np.float32]]:
 
 
 def distance(ours: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """|ours - expected| / |expected|."""
+    """Return |ours - expected| / |expected|."""
     return float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
 
 
@@ -69,12 +69,12 @@ def tokens(model: Model) -> list[list[int]]:
 
 
 def kind(model: Model) -> str:
-    """What `answers` are."""
+    """Return the kind of output that `answers` returns."""
     return "hidden" if model.language is None and model.task is None else "logits"
 
 
 def store_reference(model: Model, file: Path) -> None:
-    """A safetensors file of what this model gives."""
+    """Write this model's outputs to a safetensors file."""
     said = {
         f"tokens.{n}": torch.tensor(ids, dtype=torch.int64) for n, ids in enumerate(tokens(model))
     }
@@ -112,7 +112,7 @@ def compare_numbers(model: Model, file: Path) -> tuple[bool, str]:
 
 
 def refuse_missing(file: Path) -> None:
-    """ModelError where there is no reference."""
+    """Raise ModelError if there is no reference."""
     if not file.is_file():
         raise ModelError(
             "no such reference", where=str(file), do="make one: langue verify MODEL --store FILE"
@@ -120,7 +120,7 @@ def refuse_missing(file: Path) -> None:
 
 
 def _read(file: Path, name: str, count: int) -> list[NDArray[Any]]:
-    """`count` rows of numbers that a reference holds under a name."""
+    """Return the `count` rows of numbers that a reference stores under a name."""
     weights = read_safetensors(file)
     rows = [weights.get(f"{name}.{n}") for n in range(count)]
     if any(row is None or row.ndim != 1 for row in rows):

@@ -1,8 +1,8 @@
-"""What arrives: a fine-tuning command to be run several times: on folds, with seeds, on shares of
-its training rows. What leaves: a run each, and what they say together.
+"""Repeated fine-tuning: takes a command to run several times, on folds, with different seeds, or on
+fractions of the training rows; makes one run each, and a summary.
 
-Each run is one of its own, in a folder below: `fold-1`, `share-0.3/seed-2`. Its recipe says which
-it is (data.fold, data.share, train.seed), so that it can be evaluated and resumed alone.
+Every run is complete in itself, in a subfolder such as `fold-1` or `share-0.3/seed-2`. Its recipe
+has its data.fold, data.share and train.seed, so that it can be evaluated and resumed on its own.
 """
 
 import math
@@ -24,16 +24,16 @@ from langue.statistics.intervals import bounds
 from langue.statistics.repeats import spread
 
 SUMMARY = "metrics.json"
-MOST = 1000  # runs
-ONCE = ("main_metric", "split", "positive")  # what all runs have alike
+MOST = 1000  # maximum number of runs
+ONCE = ("main_metric", "split", "positive")  # what all runs have in common
 
 
 @dataclass(frozen=True)
 class Repeat:
     """One of the runs."""
 
-    folder: str  # below the common one
-    settings: Mapping[str, Any]  # what it alone has
+    folder: str  # relative to the common folder
+    settings: Mapping[str, Any]  # its own settings
     fold: int | None = None
     share: float | None = None
     seed: int = 0
@@ -46,7 +46,7 @@ class Repeat:
 def repeats(
     folds: int | None, seeds: int | None, shares: Sequence[float], seed: int
 ) -> Iterator[Repeat]:
-    """Every fold of every share with every seed. seed: of the first run."""
+    """Yield every combination of fold, share and seed; seed: that of the first run."""
     for fold in range(1, (folds or 1) + 1):
         for share in shares or [None]:  # type: ignore[list-item]
             for index in range(seeds or 1):
@@ -77,8 +77,8 @@ def repeat(
     resume: bool,
     show: Callable[[Any], None] | None,
 ) -> Run:
-    """Run all and sum them up in out/metrics.json and report.html. On resume runs that are
-    complete are not made again.
+    """Make all runs, and summarize them in out/metrics.json and report.html; on resume, finished
+    runs are not repeated.
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}
     wanted = sorted({float(share) for share in shares or ()})
@@ -106,7 +106,7 @@ def repeat(
         for number, each in enumerate(every, 1):
             say(f"run {number} of {len(every)}: {each.folder}")
             runs.append(_run(folder, each, given, words, recipe, resume, show))
-            show = None  # the first preview is enough
+            show = None  # show only the first preview
         content = summary(runs, folds, wanted)
         if len(wanted) > 1:
             content["more_data"] = _more_data(folder, runs, wanted)
@@ -124,7 +124,7 @@ def _check(
     words: Mapping[str, Any],
     force: bool,
 ) -> None:
-    """SettingsError at what cannot be."""
+    """Raise SettingsError for impossible settings."""
     if world_size() > 1:
         raise SettingsError(
             "several runs train one after another in one process", do="start it without torchrun"
@@ -163,7 +163,7 @@ def _run(
     resume: bool,
     show: Callable[[Any], None] | None,
 ) -> dict[str, Any]:
-    """What is kept of one run, made now or before."""
+    """Return the summary of one run, which is made unless it is finished."""
     own = folder / each.folder
     kept = own / "rows.json"
     done = resume and (own / "metrics.json").is_file() and kept.is_file()
@@ -196,13 +196,14 @@ def _run(
 def summary(
     runs: Sequence[Mapping[str, Any]], folds: int | None, shares: Sequence[float]
 ) -> dict[str, Any]:
-    """The content of the common metrics.json: the spread of each metric, of each share apart."""
+    """Return the content of the common metrics.json: the spread of each metric, separately for each
+    share.
+    """
     main = runs[0]["main_metric"]
-    content: dict[str, Any] = {
-        "split": runs[0]["split"],
-        "main_metric": main,
-        "runs": [{k: v for k, v in run.items() if k not in ONCE} for run in runs],
-    }
+    own = []
+    for run in runs:
+        own.append({key: value for key, value in run.items() if key not in ONCE})
+    content: dict[str, Any] = {"split": runs[0]["split"], "main_metric": main, "runs": own}
     if len(shares) > 1:
         parts = []
         for share in shares:
@@ -217,15 +218,16 @@ def summary(
 
 
 def _spreads(runs: Sequence[Mapping[str, Any]], folds: int | None) -> dict[str, Any]:
-    """Spread of each metric of the model and of the baseline, and of the difference in the main
-    one, over runs of one share. The seeds of a fold are one value: their mean.
+    """Return the spread of each metric of the model and the baseline, and of their difference in
+    the main metric, over the runs of one share. Several seeds of a fold count as one value, their
+    mean.
     """
     main = runs[0]["main_metric"]
     overlap = 0.0
     if folds:
         overlap = sum(run["examples"] / run["rows"] for run in runs) / len(runs)
 
-    def of(
+    def spread_of(
         values: Sequence[float | None], limits: tuple[float, float] = (-math.inf, math.inf)
     ) -> dict[str, Any] | None:
         if any(value is None for value in values):
@@ -237,11 +239,10 @@ def _spreads(runs: Sequence[Mapping[str, Any]], folds: int | None) -> dict[str, 
         means = [sum(group) / len(group) for group in grouped.values()]
         return spread(means, overlap, limits).as_json()
 
-    found: dict[str, Any] = {
-        "metrics": {
-            name: of([run["metrics"].get(name) for run in runs]) for name in runs[0]["metrics"]
-        }
-    }
+    metrics = {}
+    for name in runs[0]["metrics"]:
+        metrics[name] = spread_of([run["metrics"].get(name) for run in runs])
+    found: dict[str, Any] = {"metrics": metrics}
     if all(run["baseline"] for run in runs):
         theirs = [run["baseline"]["metrics"].get(main) for run in runs]
         ours = [run["metrics"].get(main) for run in runs]
@@ -250,8 +251,8 @@ def _spreads(runs: Sequence[Mapping[str, Any]], folds: int | None) -> dict[str, 
         ]
         found["baseline"] = {
             "name": runs[0]["baseline"]["name"],
-            "metrics": {main: of(theirs, bounds(main))},
-            "difference": of(gains),
+            "metrics": {main: spread_of(theirs, bounds(main))},
+            "difference": spread_of(gains),
         }
     return found
 
@@ -259,18 +260,17 @@ def _spreads(runs: Sequence[Mapping[str, Any]], folds: int | None) -> dict[str, 
 def _more_data(
     folder: Path, runs: Sequence[Mapping[str, Any]], shares: Sequence[float]
 ) -> dict[str, Any]:
-    """Whether the largest share is better than the one before: the first runs of both answer the
-    same rows, and are compared in pairs.
+    """Return whether the largest share is better than the second largest: the first runs of both
+    predict the same rows, so the test is paired.
     """
     from langue.runs.compare import compare_runs
 
-    last, before = (
-        next(run for run in runs if run["share"] == share) for share in (shares[-1], shares[-2])
-    )
+    last = next(run for run in runs if run["share"] == shares[-1])
+    before = next(run for run in runs if run["share"] == shares[-2])
     found: dict[str, Any] = {"from": before["rows"], "to": last["rows"], "outcome": "unknown"}
     try:
         compared = compare_runs(folder / last["folder"], folder / before["folder"])
-    except RunError as error:  # rows that were given in Python, of which the runs keep none
+    except RunError as error:  # the data was given as rows in Python, which the runs do not store
         return found | {"comparison": None, "why": str(error)}
     comparison = compared["baseline"]["comparison"]
     if comparison is None:

@@ -1,8 +1,8 @@
-"""What arrives: a language model in training, and held-out documents. What leaves: what it makes of
-them, for people.
+"""Samples of a language model: takes a model in training, and held-out documents; returns what the
+model generates, for people to read.
 
-A decoder goes on from their beginnings, an encoder says what is hidden in them, an encoder-decoder
-what was taken out.
+A decoder continues the beginnings of documents, an encoder fills masks, and an encoder-decoder
+restores removed spans.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from langue.runs.corpora import Pretraining
 from langue.runtime import device
 
 SAMPLES = 3
-LENGTH = 60  # texts that a report shows, and tokens of each
+LENGTH = 60  # texts in a report, and tokens of each
 SHOWN = {
     "decoder": "Beginnings of held-out documents, and how the model goes on.",
     "encoder": (
@@ -30,12 +30,14 @@ SHOWN = {
         "Beginnings of held-out documents, some spans taken out, and what the model puts there."
     ),
 }
-Samples = list[tuple[str, str]]  # what it is given, and what it makes of it
+Samples = list[tuple[str, str]]  # input and output of each sample
 
 
 @torch.no_grad()
 def samples(prepared: Pretraining, network: Any, count: int = SAMPLES) -> Samples:
-    """From documents spread evenly; the same at each call. The model is in the mode for use."""
+    """Return samples from evenly spaced documents, the same ones in each call; the model must be in
+    eval mode.
+    """
     there = np.flatnonzero(prepared.dev.lengths > 1)
     if not len(there):
         return []
@@ -63,7 +65,9 @@ def _continued(prepared: Pretraining, network: Any, rows: NDArray[np.int64], roo
 
 
 def _beginnings(prepared: Pretraining, rows: NDArray[np.int64], room: int) -> Any:
-    """As the objective hides parts of them: what fits the longest piece, and what people read."""
+    """Return the beginnings of documents as the objective corrupts them, limited to one chunk and a
+    readable length.
+    """
     most = min(LENGTH, room + 1 - prepared.objective.overhead.chunk)
     slices = Chunks(rows, 0 * rows, np.minimum(prepared.dev.lengths[rows], most), 0)
     return prepared.objective.make(prepared.dev, slices, device())

@@ -1,5 +1,5 @@
-"""What arrives: a model, trained or as it was loaded.
-What leaves: the files that make it loadable, here and by `transformers`.
+"""Saving: takes a model, trained or as it was loaded; writes the files from which langue and
+`transformers` can load it.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def refuse_filled(folder: str | Path) -> None:
-    """ModelError where something is there already that a model would be written over."""
+    """Raise ModelError if writing a model to the folder would overwrite something."""
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ModelError(
@@ -40,7 +40,7 @@ def refuse_filled(folder: str | Path) -> None:
 
 
 def head_of(task: Task, described: Description) -> str | None:
-    """The kind of head that the task has on this model, to which the task is adapted."""
+    """Return the kind of head that the task has on this model, and adapt the task to the model."""
     family, config = family_of(described)
     task.adapt_to(config)
     return task.head_kind(family)
@@ -49,8 +49,8 @@ def head_of(task: Task, described: Description) -> str | None:
 def write_published(
     folder: Path, checkpoint: Checkpoint, body: nn.Module, language: nn.Module | None
 ) -> None:
-    """A model without a task of ours, as its publisher has it: with its language-model head, or,
-    where it has none, the body alone.
+    """Write a model without a langue task in its publisher's form: with its language-model head or,
+    if it has none, the body alone.
     """
     from langue.model.weight_linear import tensors_and_weights
 
@@ -85,12 +85,14 @@ def write_task_checkpoint(
     pairs: bool | None = None,
     stored: "Mapping[str, AnyWeight] | None" = None,
 ) -> None:
-    """pairs: whether the task is one of pairs of texts; None: it is not known. stored: as in
-    `write_checkpoint`.
+    """Write a model with a task.
+
+    pairs: whether the task reads pairs of texts; None: unknown. stored: as in `write_checkpoint`.
     """
     family = checkpoint.family
     own_class = family.body_class(checkpoint.config) in classes_of(checkpoint.published)
-    if task.head_kind(family) is None and own_class:  # what is kept is the body's, as a pooler
+    # keep further weights of the body, such as a pooler
+    if task.head_kind(family) is None and own_class:
         kept_weights = {n: w for n, w in checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)}
         weights = {**weights, **kept_weights}
     write_checkpoint(
@@ -116,9 +118,11 @@ def write_task_facts(
     pairs: bool | None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """langue.json, beside the tokenizer, which is told where texts are cut. more: other keys."""
-    # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a
-    # decoder's positions count from a text's first token, which left padding would move.
+    """Write langue.json, and the truncation length to the tokenizer's config; more: other keys of
+    langue.json.
+    """
+    # `transformers` reads from these how it truncates and pads. A decoder counts positions from the
+    # first token of a text, which padding on the left would shift.
     sides = {"padding_side": "right", "truncation_side": "right"}
     cuts = {"model_max_length": min(data.max_length, checkpoint.config.longest)}
     written = read_json(folder / "tokenizer_config.json")
@@ -139,9 +143,11 @@ def write_language_checkpoint(
     weights: Mapping[str, Tensor],
     data: DataSettings,
 ) -> None:
-    """checkpoint: what its training began from; of a new model, without weights."""
+    """Write a language model; checkpoint: its initial model, without weights if it was a new
+    one.
+    """
     special = objective.special
-    # What began and ended its texts: a tokenizer such as BERT's has [CLS] and [SEP] in their place.
+    # The tokens that began and ended its texts; BERT's tokenizer uses [CLS] and [SEP] for them.
     ids = {"bos_token_id": getattr(objective, "begin", special.bos), "pad_token_id": special.pad}
     ids["eos_token_id"] = getattr(objective, "end", special.eos)
     if checkpoint.config.decoder_layers:
@@ -165,14 +171,14 @@ def write_objective_facts(
     data: DataSettings,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """langue.json of a language model. more: its other keys."""
+    """Write langue.json of a language model; more: its other keys."""
     kept = {"max_length": data.seq_len, "truncation": "head"}
     facts = {"objective": objective.name, "data": kept}
     write_json(folder / "langue.json", facts | dict(more or {}))
 
 
 def task_of(described: Description) -> Task | None:
-    """The task of a run of ours, or of a model with such a head that `transformers` saved."""
+    """Return the task of a langue run, or of a model with such a head that `transformers` saved."""
     ours = described.task is not None and "objective" not in described.task
     where = str(described.told / ("config.json" if described.task is None else "langue.json"))
     try:

@@ -1,8 +1,8 @@
-"""What arrives: token sequences for a decoder, some of which begin alike. What leaves: those that
-share enough, in groups whose common beginning is read once.
+"""Prefix sharing for likelihoods: takes token sequences for a decoder; finds those with long common
+prefixes, and computes each prefix once.
 
-The keys and values of a beginning stand in pages, which all sequences of its group see (Kwon et al.
-2023, section 4.4); what follows it is computed for each. A beginning is of whole pages.
+The keys and values of a prefix are in KV cache pages that all sequences of its group share (Kwon et
+al. 2023, section 4.4); what follows is computed for each. A shared prefix consists of whole pages.
 """
 
 from collections.abc import Sequence
@@ -18,27 +18,28 @@ from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import Step
 
-FEWEST = 2 * PAGE  # tokens of a beginning that it is worth while to share
-WORTH = 0.25  # of a group's tokens that must be saved: pages are read more slowly than a batch
+FEWEST = 2 * PAGE  # minimum length of a prefix that is worth sharing, in tokens
+# minimum fraction of a group's tokens to save, since paged attention is slower than a plain batch
+WORTH = 0.25
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sequences that begin alike."""
+    """Sequences with a common prefix."""
 
     rows: list[int]
-    shared: int  # tokens at their beginning, in whole pages
+    shared: int  # length of the common prefix, in whole pages
 
     def tokens(self, lengths: NDArray[np.int64]) -> int:
-        """Tokens that are read of it."""
+        """Return how many tokens have to be computed."""
         return self.shared + int((lengths[self.rows] - self.shared).sum())
 
 
 def groups_of(inputs: Sequence[Sequence[int]], budget: int) -> list[Group]:
-    """Those of the inputs that are worth reading together, each group of at most `budget` tokens.
+    """Return groups of inputs that are worth computing together, each of at most `budget` tokens.
 
-    Sequences are taken in the order of their tokens, in which those that begin alike are
-    neighbours, and join a group as long as that does not lessen what is saved.
+    Sequences are sorted by their tokens, so that those with a common prefix are neighbours, and are
+    added to a group as long as that does not reduce the savings.
     """
     lengths = np.asarray([len(each) for each in inputs], np.int64)
     arrays = [np.asarray(each, ">i4") for each in inputs]
@@ -62,7 +63,9 @@ def groups_of(inputs: Sequence[Sequence[int]], budget: int) -> list[Group]:
 
 
 def _whole_pages(first: NDArray[np.int32], second: NDArray[np.int32], most: int) -> int:
-    """How many tokens two sequences begin alike with, in whole pages, leaving one to be read."""
+    """Return the length of the common prefix of two sequences, in whole pages, leaving at least one
+    token of each.
+    """
     size = min(len(first) - 1, len(second) - 1, most)
     different = np.flatnonzero(first[:size] != second[:size])
     same = int(different[0]) if len(different) else size
@@ -79,7 +82,7 @@ def _is_worth(group: Group, lengths: NDArray[np.int64]) -> bool:
 def packed(
     groups: Sequence[Group], inputs: Sequence[Sequence[int]], budget: int
 ) -> list[list[Group]]:
-    """Groups in batches of at most `budget` tokens."""
+    """Pack groups into batches of at most `budget` tokens."""
     lengths = np.asarray([len(each) for each in inputs], np.int64)
     batches: list[list[Group]] = []
     size = budget
@@ -94,7 +97,7 @@ def packed(
 
 
 def can_share(config: ModelConfig) -> bool:
-    """Whether a token's state depends on nothing that comes after it."""
+    """Return whether the state of a token is independent of all later tokens."""
     return config.architecture == "decoder" and not config.rotates_by_length
 
 
@@ -106,8 +109,8 @@ def states_of(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The states (M, D) of the wanted places of each row, in the order of the groups' rows; dtype:
-    that keys and values are kept in.
+    """Return the states (M, D) at the wanted positions of each row, in the order of the groups'
+    rows; dtype: of the KV cache.
     """
     tokens: list[int] = []
     positions: list[NDArray[np.int64]] = []
@@ -116,7 +119,7 @@ def states_of(
     n_pages = 0
 
     def add(row: int, begin: int, end: int, table: NDArray[np.int32]) -> int:
-        """Plan tokens begin .. end of a row; returns where they stand in the step."""
+        """Plan the tokens begin .. end of a row; return their offset in the step."""
         offset = len(tokens)
         tokens.extend(inputs[row][begin:end])
         positions.append(np.arange(begin, end))

@@ -1,8 +1,8 @@
-"""What arrives: what a verb returned. What leaves: it printed, for people through Rich, for
-programs as JSON.
+"""Display of results: takes what a verb returned; prints it for people with Rich, or for programs
+as JSON.
 
-What is shown shows itself in notebooks by this, so that it is `Any` here: a `Finetuning`, a
-`Pretraining`, a `Model`.
+Prepared runs and models use this to display themselves in notebooks, so they are typed as `Any`
+here: a `Finetuning`, a `Pretraining`, a `Model`.
 """
 
 import json
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from langue.runs.notebook import Result
     from langue.text.tokenizers.tokenizer import Tokenizer
 
-EXAMPLES = 3  # training examples that a preview shows
-SHOWN_TOKENS = 60  # of each
-MOST_NAMES = 8  # of labels, in what a model says of itself
-OTHERS = 2  # more sequences of an example, where it has several answers
+EXAMPLES = 3  # training examples in a preview
+SHOWN_TOKENS = 60  # tokens shown of each
+MOST_NAMES = 8  # labels in the description of a model
+OTHERS = 2  # further sequences of an example, if it has several answers
 
 
 def print_json(content: Any) -> None:
@@ -44,14 +44,14 @@ def print_result(result: "Result", as_json: bool) -> None:
 
 
 def preview_printer(as_json: bool) -> Callable[[Any], None]:
-    """What a training verb calls before it trains. Programs that read stdout get only the result
-    there.
+    """Return the function that a training verb calls before training; with JSON output, the preview
+    goes to stderr.
     """
     return lambda prepared: prepared.print(Console(stderr=as_json))
 
 
 def print_preview(prepared: Any, console: Console) -> None:
-    """What will be trained on rows: examples with their tokens, the splits, what is cut,
+    """Print what will be trained on rows: examples with their tokens, the splits, truncation,
     duplicates, batches, steps and time.
     """
     facts = prepared.facts
@@ -92,8 +92,8 @@ def print_preview(prepared: Any, console: Console) -> None:
 
 
 def _example(prepared: Any, row: int) -> Text:
-    """One training example: its tokens as the model gets them, and what carries the loss: some of
-    these tokens where tokens are predicted, else the target behind them.
+    """Return one training example: its tokens as the model gets them, and what carries the loss,
+    which is some of these tokens if tokens are predicted, else the target after them.
     """
     encoded = prepared.encoded["train"]
     writes = prepared.task.has_language_head
@@ -123,8 +123,9 @@ def _example(prepared: Any, row: int) -> Text:
 
 
 def _tokens_of(examples: "Examples", row: int, follows: bool) -> list[tuple[int, bool]]:
-    """The tokens of a sequence, each with whether it carries loss. follows: what is predicted at a
-    token is the one after it; else it is something of its own.
+    """Return the tokens of a sequence, each with whether it carries loss.
+
+    follows: a token's label is the next token; otherwise it is a target of its own.
     """
     part = slice(examples.starts[row], examples.starts[row + 1])
     ids = examples.tokens[part].tolist()
@@ -134,7 +135,7 @@ def _tokens_of(examples: "Examples", row: int, follows: bool) -> list[tuple[int,
     learnt = [label >= 0 for label in labels]
     if not follows:
         return list(zip(ids, learnt, strict=True))
-    # the last token that is predicted is not read, and stands among the labels alone
+    # the last predicted token is no input, and occurs only among the labels
     last = [labels[-1]] if learnt[-1] else []
     return list(zip([*ids, *last], [False, *learnt], strict=False))
 
@@ -152,7 +153,9 @@ def _append_tokens(line: Text, tokens: list[tuple[int, bool]], tokenizer: "Token
             if place == half:
                 line.append(f"… {gone:,} more … ", style="dim italic")
             continue
-        style = "green" if learnt else "dim" if token in special else ""
+        style = "dim" if token in special else ""
+        if learnt:
+            style = "green"
         line.append(tokenizer.shown(token), style=style)
 
 
@@ -164,7 +167,8 @@ def _splits(facts: Mapping[str, Any]) -> Table:
         grid.add_column(name, justify="left" if name in ("split", "balance") else "right")
     for name, split in facts["splits"].items():
         balance = list(split["balance"].items())
-        if all(isinstance(number, int) for _, number in balance):  # counts, the largest first
+        # counts are sorted, largest first
+        if all(isinstance(number, int) for _, number in balance):
             balance.sort(key=lambda pair: -pair[1])
         words = ", ".join(f"{label} {format_cell(count)}" for label, count in balance[:6])
         words += f" … {len(balance) - 6} more" if len(balance) > 6 else ""
@@ -181,7 +185,7 @@ def _splits(facts: Mapping[str, Any]) -> Table:
 
 
 def print_run(content: Mapping[str, Any], console: Console | None = None) -> None:
-    """metrics.json of any run: of labelled rows, of text, or of several runs."""
+    """Print metrics.json of any run: of labelled rows, of text, or of repeated runs."""
     if "runs" in content:
         from langue.evaluation.repeats import sections_of_repeats
         from langue.evaluation.terminal import print_sections
@@ -194,7 +198,7 @@ def print_run(content: Mapping[str, Any], console: Console | None = None) -> Non
 
 
 def print_metrics(content: Mapping[str, Any], console: Console | None = None) -> None:
-    """metrics.json as a table, the baseline beside, and the verdict."""
+    """Print metrics.json as a table with the baseline, and the verdict."""
     from langue.evaluation.judge import verdict
 
     console = console or Console()
@@ -235,8 +239,10 @@ def print_metrics(content: Mapping[str, Any], console: Console | None = None) ->
 def print_pretraining(
     prepared: Any, pieces: list[list[tuple[str, bool]]], console: Console
 ) -> None:
-    """What will be trained, before it is: some of the first batch, its tokens coloured by what
-    carries loss; sizes. pieces: tokens, each with whether it carries loss.
+    """Print what will be trained on text: parts of the first batch, with tokens coloured by whether
+    they carry loss, and sizes.
+
+    pieces: tokens, each with whether it carries loss.
     """
     from langue.evaluation.judge import listed
 
@@ -281,7 +287,7 @@ def print_pretraining(
 
 
 def print_language(content: Mapping[str, Any], console: Console | None = None) -> None:
-    """metrics.json of a pretrained model, the n-gram baseline beside."""
+    """Print metrics.json of a pretrained model, with the n-gram baseline."""
     from langue.evaluation.judge import began, better_than_baseline
 
     console = console or Console()
@@ -293,7 +299,7 @@ def print_language(content: Mapping[str, Any], console: Console | None = None) -
 
 
 def print_task(content: Mapping[str, Any], console: Console | None = None) -> None:
-    """What a model made of a task file, and what its numbers depend on."""
+    """Print the result of a task file, and what its numbers depend on."""
     console = console or Console()
     console.print(_scores(content, "row"))
     how = ("few_shot", "target_delimiter", "prefix_token", "max_length", "stride", "dtype")
@@ -303,7 +309,7 @@ def print_task(content: Mapping[str, Any], console: Console | None = None) -> No
 
 
 def model_facts(model: Any) -> dict[str, str]:
-    """What a loaded model is, in some words each."""
+    """Return what a loaded model is, in a few words each."""
     config = model.config
     parameters = sum(weight.numel() for weight in model.body.parameters())
     held = model.weights or str(model.dtype).removeprefix("torch.")
@@ -324,7 +330,7 @@ def model_facts(model: Any) -> dict[str, str]:
 
 
 def print_pairs(rows: Mapping[str, str], console: Console) -> None:
-    """Names and what stands behind them, which may look like markup."""
+    """Print names and values, which may contain markup."""
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         grid.add_row(Text(name, "bold"), Text(value))
@@ -339,7 +345,7 @@ def print_notes(console: Console, notes: list[str]) -> None:
 
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:
-    """The metrics, their intervals where there are some, the baseline's beside."""
+    """Return a table of the metrics, with their intervals and the baseline if there are any."""
     from langue.evaluation.cells import visible
     from langue.evaluation.judge import format_metric, named
 
@@ -356,7 +362,7 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
     for name in heads:
         grid.add_column(str(name), justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():
-        # a label may look like markup
+        # a label may contain markup
         row: list[Text | str] = [Text(visible(named(name, content))), format_metric(name, value)]
         row += (
             [" – ".join(format_metric(name, end) for end in intervals.get(name) or ())]
@@ -370,15 +376,20 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
 
 
 def print_predictions(texts: list[str], results: list[Any]) -> None:
-    """One row a prediction: what is predicted, how sure, and the beginning of the text."""
-    # of a text without a label, or without anything in it
+    """Print one row for each prediction: what is predicted, the score, and the beginning of the
+    text.
+    """
+    # for texts without a label, and empty texts
     empty = {"label": "–", "score": math.nan}
-    rows = [
-        (result if isinstance(result, list) else [result or empty]) or [empty] for result in results
-    ]
-    widest = max((len(_said(each)) for row in rows for each in row), default=1)
+    rows = []
+    widest = 1
+    for result in results:
+        row = result if isinstance(result, list) else [result or empty]
+        row = row or [empty]
+        rows.append(row)
+        widest = max(widest, *(len(_said(each)) for each in row))
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    # Where it gets narrow, the text is cut and not what was said of it.
+    # In a narrow terminal the text is cut, not the prediction.
     grid.add_column(no_wrap=True, min_width=min(widest, 30))
     grid.add_column(no_wrap=True, min_width=5)
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -392,9 +403,10 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
 
 
 def print_stopped(facts: Mapping[str, Any], console: Console) -> None:
-    """How far a run has come that was stopped, and how it goes on."""
+    """Print how far a stopped run has come, and how to resume it."""
     rows = {"run": f"{facts['run']}, which has not come to its end"}
-    train, dev = facts["train"], facts["dev"]
+    train = facts["train"]
+    dev = facts["dev"]
     if train is not None:
         goal = facts["max_steps"] or facts["epochs"]
         unit = "steps" if facts["max_steps"] else "epochs"
@@ -409,7 +421,7 @@ def print_stopped(facts: Mapping[str, Any], console: Console) -> None:
 
 
 def _line(line: Mapping[str, Any]) -> str:
-    """What was measured in a line of log.jsonl."""
+    """Return the measurements in a line of log.jsonl."""
     counts = ("split", "step", "epoch", "examples", "tokens", "seconds", "samples", "lr")
     measured = {
         name: value
@@ -420,7 +432,7 @@ def _line(line: Mapping[str, Any]) -> str:
 
 
 def print_turns(turns: Sequence[tuple[str, str]], console: Console) -> None:
-    """What was said in a conversation, and what was answered."""
+    """Print the questions and answers of a conversation."""
     from langue.evaluation.cells import visible
 
     for question, answer in turns:
@@ -429,7 +441,7 @@ def print_turns(turns: Sequence[tuple[str, str]], console: Console) -> None:
 
 
 def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> None:
-    """Under each text its answers, one a row, with how sure they are."""
+    """Print each text with its ranked answers and their scores."""
     console = Console()
     for text, rows in zip(given, answers, strict=True):
         grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -441,8 +453,8 @@ def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> No
 
 
 def _said(prediction: Mapping[str, Any]) -> str:
-    """The words of a prediction: a label, or a type and the words that are of it; of a vector its
-    beginning.
+    """Return the words of a prediction: a label, or an entity type and its words; of a vector, its
+    first elements.
     """
     vectors = [value for value in prediction.values() if isinstance(value, list)]
     if vectors:
@@ -451,7 +463,7 @@ def _said(prediction: Mapping[str, Any]) -> str:
 
 
 def print_checks(outcome: Mapping[str, Any], console: Console | None = None) -> None:
-    """One row a check of `langue verify`."""
+    """Print one row for each check of `langue verify`."""
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     marks = {
         True: Text("ok", "bold green"),
@@ -464,7 +476,9 @@ def print_checks(outcome: Mapping[str, Any], console: Console | None = None) -> 
 
 
 def print_model(facts: Mapping[str, Any], console: Console | None = None) -> None:
-    """The facts of `langue inspect`: a tree, then what it can do and takes."""
+    """Print the facts of `langue inspect`: a tree of the modules, then what the model can do and
+    needs.
+    """
     console = console or Console()
     memory = facts["memory"]
     console.print(_branch(facts["tree"], None))
@@ -494,7 +508,7 @@ def print_model(facts: Mapping[str, Any], console: Console | None = None) -> Non
 
 
 def _adapter_row(adapter: Mapping[str, Any] | None) -> dict[str, str]:
-    """What of the model was trained beside its base, where it is an adapter."""
+    """Return what was trained on the base, if the model is an adapter."""
     if adapter is None:
         return {}
     return {
@@ -506,7 +520,7 @@ def _adapter_row(adapter: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _tokenizer_rows(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What a tokenizer is, line by line."""
+    """Return the facts about a tokenizer, line by line."""
     rows = {"tokenizer": f"{facts['kind']}, {facts['tokens']:,} tokens"}
     if facts["special"]:
         rows["special"] = ", ".join(f"{role} {token}" for role, token in facts["special"].items())
@@ -520,7 +534,7 @@ def _tokenizer_rows(facts: Mapping[str, Any]) -> dict[str, str]:
 def _branch(part: Mapping[str, Any], tree: Tree | None) -> Tree:
     shape = " x ".join(map(str, part.get("shape", [])))
     times = f" ({part['times']} alike, each)" if "times" in part else ""
-    # Of a vector, the shape is the count.
+    # The shape of a vector is its count.
     count = "" if len(part.get("shape", [])) == 1 else f"  {part['parameters']:,}"
     size = f"  {_size(part['bytes'])}"
     label = Text.assemble(
@@ -533,7 +547,7 @@ def _branch(part: Mapping[str, Any], tree: Tree | None) -> Tree:
 
 
 def _size(count: float) -> str:
-    """Bytes for people."""
+    """Return a number of bytes in readable form."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

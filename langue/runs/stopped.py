@@ -1,5 +1,5 @@
-"""What arrives: the folder of a run that was stopped. What leaves: how far it has come, and how it
-goes on.
+"""Stopped runs: takes the folder of a run that was stopped; returns how far it has come, and how to
+resume it.
 """
 
 import shlex
@@ -14,11 +14,11 @@ LOG = "log.jsonl"
 
 
 def stopped_run(folder: str | Path) -> dict[str, Any] | None:
-    """What the files of a run say that has not come to its end; None where it has, or where there
-    is no run: `{"run", "train", "dev", "checkpoint", "resume"}`.
+    """Return the state of an unfinished run, `{"run", "train", "dev", "checkpoint", "resume"}`;
+    None if it is finished, or there is no run.
 
-    train, dev: the last lines of its log; checkpoint: the newest step that it can go on from, None
-    where it begins anew; resume: the command for it.
+    train, dev: the last lines of its log. checkpoint: the latest step to resume from; None if it
+    would start again. resume: the command.
     """
     path = Path(folder)
     if not (path / RECIPE).is_file() or (path / METRICS).is_file():
@@ -26,15 +26,14 @@ def stopped_run(folder: str | Path) -> dict[str, Any] | None:
     recipe = read_recipe(path / RECIPE)
     log = read_log(path / LOG) if (path / LOG).is_file() else []
     verb = "pretrain" if "task.objective" in recipe else "finetune"
+    last = {line["split"]: line for line in log}
     steps = sorted((path / CHECKPOINTS).glob("step-*"))
     return {
         "run": str(folder),
         "epochs": recipe.get("train.epochs"),
         "max_steps": recipe.get("train.max_steps"),
-        **{
-            split: next((line for line in reversed(log) if line["split"] == split), None)
-            for split in ("train", "dev")
-        },
+        "train": last.get("train"),
+        "dev": last.get("dev"),
         "checkpoint": int(steps[-1].name.removeprefix("step-")) if steps else None,
         "resume": f"langue {verb} --out {shlex.quote(str(folder))} --resume",
     }

@@ -1,5 +1,5 @@
-"""What arrives: a task file, and perhaps other data than it names. What leaves: the rows that are
-asked, and those that examples are drawn from.
+"""Rows of a task file: takes a task file, and optionally other data than it names; returns the rows
+to evaluate, and those from which few-shot examples are drawn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from langue.evaluation.task_prompts import Row
 from langue.text.read.open import ALIASES
 from langue.text.read.rows import Rows, read_files, read_rows
 
-FORMATS = ("json", "csv", "text", "parquet")  # what dataset_path says where data_files are named
+FORMATS = ("json", "csv", "text", "parquet")  # values of dataset_path that only go with data_files
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class TaskRows:
-    """What is asked, and of what."""
+    """The rows of an evaluation."""
 
     rows: list[Row]
-    pool: list[Row]  # that examples are drawn from
-    same: bool  # the pool may hold the question itself
+    pool: list[Row]  # the rows from which examples are drawn
+    same: bool  # the pool may contain the evaluated row itself
     split: str
     columns: list[str]
     notes: list[str] = field(default_factory=list)
@@ -36,7 +36,10 @@ def task_rows(
     limit: int | None,
     few_shot: int,
 ) -> TaskRows:
-    """columns: names in the task file -> names in the data; limit: of the rows, the first."""
+    """Return the rows of a task file.
+
+    columns: names in the task file -> names in the data. limit: only the first rows.
+    """
     splits = _splits(task, data)
     named = task.test_split or task.validation_split
     split = _found(named, splits) or next(
@@ -62,20 +65,24 @@ def task_rows(
         first = next((name for name in order if name), None)
         chosen = _found(first, splits) or split
         pool = asked if chosen == split else _renamed(splits[chosen], columns)
-        # the reference draws one more where it does not know better
+        # the reference implementation draws one more if it cannot tell
         same = chosen == split or task.fewshot.split == task.test_split
         if chosen == split:
             notes.append(
                 "examples are drawn from the rows that are asked, never the row itself; name a"
                 " fewshot_split to draw from others"
             )
-    there = list(dict.fromkeys(name for row in asked for name in row.values))
-    shown = str(data if data is not None else task.dataset_path) if split == ALL else split
-    return TaskRows(asked[:limit], pool, same, shown, there, notes)
+    there: dict[str, None] = {}
+    for row in asked:
+        there |= dict.fromkeys(row.values)
+    shown = split
+    if split == ALL:
+        shown = str(task.dataset_path if data is None else data)
+    return TaskRows(asked[:limit], pool, same, shown, list(there), notes)
 
 
 def _found(name: str | None, splits: Mapping[str, Rows]) -> str | None:
-    """The split of this name, by ours or theirs."""
+    """Return the split with this name, in langue's spelling or the data's."""
     if name is None:
         return None
     return next((each for each in (name, ALIASES.get(name, name)) if each in splits), None)
@@ -112,7 +119,7 @@ def _splits(task: TaskFile, data: Any) -> dict[str, Rows]:
 
 
 def _files(task: TaskFile, named: Any) -> list[Path]:
-    """Files as they are named, from here or from where the task file lies."""
+    """Return named files, relative to the working directory or to the task file."""
     names = [named] if isinstance(named, str) else named
     if not (isinstance(names, list) and names and all(isinstance(each, str) for each in names)):
         raise DataError(
@@ -127,7 +134,7 @@ def _files(task: TaskFile, named: Any) -> list[Path]:
 
 
 def _renamed(rows: Rows, columns: Mapping[str, str]) -> list[Row]:
-    """Rows with the columns called as the task file calls them."""
+    """Return rows with the column names of the task file."""
     missing: Sequence[str] = [
         theirs for theirs in columns.values() if all(theirs not in row for row in rows.values)
     ]

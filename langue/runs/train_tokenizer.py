@@ -1,5 +1,5 @@
-"""What arrives: running text. What leaves: a tokenizer trained on it, and a report of how it cuts
-that text.
+"""Training of tokenizers: takes running text; returns a tokenizer trained on it, and a report on
+how it tokenizes the text.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from langue.text.tokenizers.fertility import fertility
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.training import check, train
 
-MEASURED = 2_000_000  # characters of each source that fertility is measured on
+MEASURED = 2_000_000  # characters of each source on which fertility is measured
 
 
 def train_tokenizer(
@@ -29,11 +29,11 @@ def train_tokenizer(
     force: bool = False,
     **settings: Any,
 ) -> Result:
-    """Train a tokenizer on text, as `tokenizer.*` says, and return its fertility report.
+    """Train a tokenizer on text, with the `tokenizer.*` settings, and return its fertility report.
 
     sources: one or more files, folders, Hub data sets or lists of texts. out: the folder that gets
     tokenizer.json, tokenizer_config.json and fertility.json. columns: `{"text": "review"}`.
-    Settings as keywords (`tokenizer__kind`) or `**{"tokenizer.kind": "unigram"}`.
+    Settings are keywords (`tokenizer__kind`) or `**{"tokenizer.kind": "unigram"}`.
     """
     chosen = resolve_for([*OF_TRAINING_TOKENIZERS, *OF_READING], settings)
     check(chosen.tokenizer)
@@ -69,7 +69,7 @@ def train_tokenizer(
 
 
 def _ours(folder: Path, force: bool) -> bool:
-    """Whether a folder may be replaced: one that holds a tokenizer and no model."""
+    """Return whether a folder may be replaced: one with a tokenizer and no model."""
     return (
         force and (folder / "fertility.json").is_file() and not (folder / "config.json").is_file()
     )
@@ -80,7 +80,7 @@ def measure(tokenizer: Tokenizer, texts: Sequence[Texts], reading: Reading) -> d
 
 
 def sampled(texts: Sequence[Texts], reading: Reading, limit: int, advance: Any) -> Iterator[str]:
-    """About the first `limit` characters of each source; all of them where it is 0."""
+    """Yield about the first `limit` characters of each source; 0: all."""
     for source in texts:
         tally = Tally()
         read = 0
@@ -97,8 +97,8 @@ def sampled(texts: Sequence[Texts], reading: Reading, limit: int, advance: Any) 
 
 
 def as_list(sources: Any) -> list[Any]:
-    """One source, or a list of them; a list of records is one. Words are names of sources, never
-    texts.
+    """Return one source, or a list of sources, as a list; a list of records is one source. Strings
+    are names of sources, never texts.
     """
     several = isinstance(sources, (list, tuple)) and not any(
         isinstance(each, Mapping) for each in sources

@@ -1,10 +1,10 @@
-"""What arrives: a training command with ranges and lists among its settings.
-What leaves: a study: a folder of trials, each a run, the best of them judged and its recipe.
+"""Hyperparameter search: takes a training command with ranges and lists among its settings; makes a
+study, a folder of trials, each of which is a run; evaluates the best one and returns its recipe.
 
-Optuna suggests the settings: TPE (Bergstra et al. 2011), whose seed is a function of the trial's
-number, so that what is suggested depends on the trials before and on nothing else. A trial is
-pruned that is below the median of the others at the same evaluation on dev. Trials are compared on
-dev alone; the best is judged on test once the last is over.
+Optuna suggests the settings by TPE (Bergstra et al. 2011). Its seed is a function of the trial's
+number, so that a suggestion depends only on the earlier trials. A trial is pruned if it is below
+the median of the others at the same evaluation on dev. Trials are compared on dev only; the best is
+evaluated on test after the last one.
 """
 
 import json
@@ -34,20 +34,20 @@ from langue.statistics.metrics import LOWER_IS_BETTER
 from langue.tasks import OPTIONS
 from langue.train.journal import read_log
 
-STUDY = "study.json"  # what is searched, and on what
-JOURNAL = "journal.jsonl"  # Optuna's own
+STUDY = "study.json"  # the search space and the data
+JOURNAL = "journal.jsonl"  # Optuna's own storage
 TRIALS = "trials.jsonl"
 BEST = "best.toml"
 RESULT = "result.json"
-AT_RANDOM = 5  # trials before TPE has something to go by, and before any is pruned
-UNPRUNED = 1  # evaluations of a trial that are not looked at: the rate is still rising
-MOST_FAILURES = 5  # in a row: then something else is wrong than the settings
-WEIGHTS = ("checkpoints", "model.safetensors")  # which the best trial alone keeps
+AT_RANDOM = 5  # random trials before TPE and pruning start
+UNPRUNED = 1  # first evaluations of a trial that are ignored, in the learning rate's warmup
+MOST_FAILURES = 5  # in a row: then the settings are not the cause
+WEIGHTS = ("checkpoints", "model.safetensors")  # kept for the best trial only
 
 
 @dataclass
 class Study:
-    """A search that is going on in `folder`."""
+    """A search in progress in `folder`."""
 
     folder: Path
     given: Mapping[str, Any]  # the command's arguments
@@ -57,10 +57,10 @@ class Study:
     seeds: int
     seed: int  # of the first run of a trial
     optuna: ModuleType
-    study: Any = None  # Optuna's
+    study: Any = None  # Optuna's study
 
     def run_folders(self, number: int) -> list[Path]:
-        """Where the runs of a trial are: one for each seed."""
+        """Return the folders of a trial's runs, one for each seed."""
         folder = self.folder / f"trial-{number + 1:04d}"
         if self.seeds == 1:
             return [folder]
@@ -80,9 +80,10 @@ def tune_run(
     recipe: str | Path | None,
     resume: bool,
 ) -> dict[str, Any]:
-    """Search, and return the content of result.json.
+    """Run the search, and return the content of result.json.
 
-    trials: in all, those before a resume included. seeds: runs of a trial, whose mean counts.
+    trials: total number, including those before a resume. seeds: runs of each trial, whose mean
+    score counts.
     """
     optuna = _optuna()
     if world_size() > 1:
@@ -96,7 +97,7 @@ def tune_run(
     layer = {} if recipe is None else read_recipe(Path(recipe))
     space, fixed = parse_space(words, known(*OPTIONS.values()))
     if not space:
-        resolve_call(FINETUNE, layer, given, fixed)  # where a name is mistyped, it says so
+        resolve_call(FINETUNE, layer, given, fixed)  # raises the error for a misspelt name
         raise SettingsError(
             "no setting is searched",
             do="give one a range, as train.lr=1e-5..1e-3, or a list, as train.epochs=1,2,4",
@@ -129,7 +130,7 @@ def _optuna() -> ModuleType:
 def _check(
     space: Space, fixed: Mapping[str, Any], layer: Mapping[str, Any], given: Mapping[str, Any]
 ) -> Call:
-    """SettingsError at the first value that could be drawn and cannot be set."""
+    """Raise SettingsError for the first value of the search space that is invalid."""
     for key, part in space.items():
         for value in part.tried:
             others = {name: each.tried[0] for name, each in space.items()}
@@ -138,7 +139,9 @@ def _check(
 
 
 def _definition(study: Study, call: Call) -> dict[str, Any]:
-    """What a study is, as it is kept; two of one definition can be one study."""
+    """Return the stored definition of a study; only a study with the same definition can be
+    resumed.
+    """
     flat = flat_keys(tomllib.loads(write_recipe(call.arguments, call.settings)))
     settled = {key: str(value) for key, value in flat.items() if key not in study.space}
     return {
@@ -149,7 +152,9 @@ def _definition(study: Study, call: Call) -> dict[str, Any]:
 
 
 def _folder(folder: Path, resume: bool) -> bool:
-    """Whether there is a study to go on with; RunError where what is asked cannot be."""
+    """Return whether there is a study to resume; raise RunError if the request and the folder do
+    not match.
+    """
     there = (folder / STUDY).is_file()
     if resume and not there:
         raise RunError(
@@ -166,12 +171,13 @@ def _folder(folder: Path, resume: bool) -> bool:
 
 
 def _check_same(path: Path, now: Mapping[str, Any]) -> None:
-    """RunError where a study is of another search space, data, model or settings."""
+    """Raise RunError if a study has another search space, data, model or settings."""
     before = read_json(path)
     if not isinstance(before, dict) or not {"space", "seeds", "settings"} <= before.keys():
         raise RunError("does not say what is searched", where=str(path), do="begin a new study")
     for part in ("space", "settings"):
-        was, asked = before[part], now[part]
+        was = before[part]
+        asked = now[part]
         for key in sorted(was.keys() | asked.keys()):
             if was.get(key) != asked.get(key):
                 _refuse(path, part, key, was.get(key), asked.get(key))
@@ -190,8 +196,8 @@ def _refuse(path: Path, part: str, key: str, was: Any, asked: Any) -> None:
 
 
 def _open(study: Study) -> Any:
-    """Optuna's study, without the half line or the lock that a killed process may have left. No
-    other process is at work in the folder.
+    """Open Optuna's study, after removing an incomplete line or a lock that a killed process has
+    left; no other process is active in the folder.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -241,13 +247,13 @@ def _search(study: Study, trials: int) -> None:
         say(f"trial {number + 1} of {trials}: {told}")
         failure = _try(study, trial, params)
         failures = [*failures, failure] if failure is not None else []
-        if failure is not None and _hopeless(study, failure, failures):
+        if failure is not None and _is_unrelated_failure(study, failure, failures):
             raise failure
-        _keep(study)
+        _update_files(study)
 
 
-def _hopeless(study: Study, failure: LangueError, failures: list[LangueError]) -> bool:
-    """Whether a failure has another reason than the settings that were tried."""
+def _is_unrelated_failure(study: Study, failure: LangueError, failures: list[LangueError]) -> bool:
+    """Return whether a failure has another cause than the settings of the trial."""
     if len(failures) >= MOST_FAILURES:
         return True
     states = study.optuna.trial.TrialState
@@ -256,7 +262,7 @@ def _hopeless(study: Study, failure: LangueError, failures: list[LangueError]) -
 
 
 def _suggest(trial: Any, key: str, part: Range | Choice) -> str:
-    """The value of a setting in a trial; what was drawn for it before stays."""
+    """Return the value of a setting in a trial; a value that was drawn before stays."""
     if isinstance(part, Choice):
         return str(trial.suggest_categorical(key, part.values))
     if part.whole:
@@ -265,7 +271,7 @@ def _suggest(trial: Any, key: str, part: Range | Choice) -> str:
 
 
 def _try(study: Study, trial: Any, params: Mapping[str, Any]) -> LangueError | None:
-    """Train a trial and tell Optuna how it ended; the error where it failed."""
+    """Train a trial and report its result to Optuna; return the error if it failed."""
     states = study.optuna.trial.TrialState
     began = time.perf_counter()
     failure: LangueError | None = None
@@ -293,19 +299,19 @@ def _try(study: Study, trial: Any, params: Mapping[str, Any]) -> LangueError | N
     before = trial.user_attrs.get("seconds", 0.0)
     trial.set_user_attr("seconds", round(before + time.perf_counter() - began, 3))
     study.study.tell(trial, value, state=None if state == states.COMPLETE else state)
-    say(_ended(study, trial.number, state, value, failure))
+    say(_outcome_line(study, trial.number, state, value, failure))
     return failure
 
 
 def _train(study: Study, trial: Any, params: Mapping[str, Any], index: int) -> float:
-    """One run of a trial, from where it was left; its best score on dev."""
+    """Make or resume one run of a trial; return its best score on dev."""
     folder = study.run_folders(trial.number)[index]
     resume = (folder / RECIPE).is_file()
-    if folder.exists() and not resume:  # killed before it began
+    if folder.exists() and not resume:  # killed before it started
         shutil.rmtree(folder)
 
     def watch(line: Mapping[str, Any], score: float) -> None:
-        # Trials differ in the steps of an epoch, not in how often an epoch is evaluated.
+        # Trials differ in the number of steps per epoch, not in the number of evaluations.
         evaluation = sum(each["split"] == "dev" for each in read_log(folder / "log.jsonl"))
         if (
             index == 0
@@ -336,7 +342,7 @@ def _train(study: Study, trial: Any, params: Mapping[str, Any], index: int) -> f
 
 
 def _check_data(study: Study, folder: Path) -> None:
-    """RunError where the data is not what it was in the first trial."""
+    """Raise RunError if the data has changed since the first trial."""
     now = read_json(folder / DIGESTS)
     kept = study.folder / "data.json"
     if not kept.is_file():
@@ -353,7 +359,7 @@ def _check_data(study: Study, folder: Path) -> None:
 
 
 def _metric(study: Study) -> str:
-    """What trials are chosen by, as the first has settled it."""
+    """Return the metric by which trials are compared, as the first one has resolved it."""
     for folder in sorted(study.folder.glob(f"trial-*/**/{RECIPE}")):
         found = read_recipe(folder).get("train.best")
         if found is not None:
@@ -365,10 +371,10 @@ def _as_metric(study: Study, score: float) -> float:
     return -score if _metric(study) in LOWER_IS_BETTER else score
 
 
-def _ended(
+def _outcome_line(
     study: Study, number: int, state: Any, value: float | None, failure: LangueError | None
 ) -> str:
-    """One line of how a trial ended."""
+    """Return one line on how a trial ended."""
     if failure is not None:
         return f"trial {number + 1} failed and is counted as such: {failure}"
     if value is None:
@@ -384,7 +390,7 @@ def _ended(
 
 
 def _best(study: Study) -> Any:
-    """The best complete trial, the first of equals; None where there is none."""
+    """Return the best complete trial, the first of ties, or None."""
     complete = study.study.get_trials(
         deepcopy=False, states=(study.optuna.trial.TrialState.COMPLETE,)
     )
@@ -392,7 +398,7 @@ def _best(study: Study) -> Any:
 
 
 def listed(study: Study) -> list[dict[str, Any]]:
-    """A record a trial, in order."""
+    """Return one record for each trial, in order."""
     rows = []
     for trial in study.study.get_trials(deepcopy=False):
         row: dict[str, Any] = {
@@ -411,8 +417,10 @@ def listed(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def _keep(study: Study) -> None:
-    """After a trial: the table of all, and the recipe of the best, which alone keeps weights."""
+def _update_files(study: Study) -> None:
+    """Update the table of trials and the recipe of the best one, and remove the weights of all
+    others.
+    """
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in listed(study)]
     write_text(study.folder / TRIALS, "".join(lines))
     best = _best(study)
@@ -433,7 +441,7 @@ def _keep(study: Study) -> None:
 
 
 def _finish(study: Study, trials: int) -> dict[str, Any]:
-    """Judge the best trial, and write what people read."""
+    """Evaluate the best trial, and write what people read."""
     best = _best(study)
     rows = listed(study)
     if best is None:
@@ -443,7 +451,7 @@ def _finish(study: Study, trials: int) -> dict[str, Any]:
             where=str(study.folder / TRIALS),
             do="read why there, and search other values in a new --out",
         )
-    _keep(study)
+    _update_files(study)
     judged = []
     for index, folder in enumerate(study.run_folders(best.number)):
         if not (folder / "metrics.json").is_file():
@@ -475,7 +483,7 @@ COUNTED = ("complete", "pruned", "fail")
 
 
 def _judge(study: Study, params: Mapping[str, Any], folder: Path, index: int) -> Run:
-    """Resuming a run whose steps are all made writes its model and judges it."""
+    """Evaluate a run: resuming one whose steps are complete writes its model and evaluates it."""
     return execute(
         FINETUNE,
         study.given,
@@ -487,8 +495,8 @@ def _judge(study: Study, params: Mapping[str, Any], folder: Path, index: int) ->
 
 
 def _importances(study: Study) -> dict[str, float] | None:
-    """How much of the differences between trials each setting explains (functional ANOVA, Hutter
-    et al. 2014); None where too few trials were completed, or all came out alike.
+    """Return how much of the variation between trials each setting explains (functional ANOVA,
+    Hutter et al. 2014); None if too few trials were completed, or all have the same value.
     """
     complete = [
         trial

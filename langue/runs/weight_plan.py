@@ -1,5 +1,5 @@
-"""What arrives: a checkpoint, and what its matrices are to be held in. What leaves: a model whose
-matrices are held so.
+"""Formats of weight matrices: takes a checkpoint, and the format in which its matrices are to be
+held; returns a model with matrices in that format.
 """
 
 from typing import TypeVar
@@ -13,14 +13,14 @@ from langue.model.weight_kinds import AnyWeight, quantize
 from langue.model.weight_linear import planned_kinds, with_weights
 from langue.runtime import in_threads
 
-STORED = "stored"  # as the file has them
+STORED = "stored"  # the format of the file
 M = TypeVar("M", bound=nn.Module)
 
 
 class WeightPlan:
-    """Which Weights a checkpoint's matrices are to be held as.
+    """The formats in which a checkpoint's matrices are to be held.
 
-    held: a kind, or "stored"; table: that of tables of tokens and the output matrix.
+    held: a format, or "stored". table: the format of token embeddings and output matrix.
     """
 
     def __init__(self, checkpoint: Checkpoint, held: str, table: str | None = None) -> None:
@@ -39,8 +39,9 @@ class WeightPlan:
             )
 
     def prepare(self, module: nn.Module, prefix: str = "") -> None:
-        """Make the Weights that a module on the meta device is to have, whose names the checkpoint
-        has with a prefix. There they give way to tensors of their shapes that take no memory.
+        """Convert the matrices for a module on the meta device; prefix: precedes the module's names
+        in the checkpoint. In the checkpoint they are replaced by tensors of the same shapes that
+        take no memory.
         """
         weights = self.checkpoint.weights
         kinds = planned_kinds(module, self.kind, self.table)
@@ -61,13 +62,13 @@ class WeightPlan:
                 raise ModelError(what, where=str(self.checkpoint.folder), do=error.do) from error
 
         self.made = dict(zip(names, in_threads(made, names), strict=True))
-        # what is no linear map, as a table of positions
+        # quantized tensors that are not linear maps, such as position embeddings
         for key, weight in self.checkpoint.stored.items():
             weights[key] = weight.dequantize()
 
     def apply(self, module: M, prefix: str = "") -> M:
-        """The module, its other tensors there, with these Weights; prefix: what their names have
-        and the module's have not.
+        """Return the module, whose other tensors are loaded, with the converted matrices; prefix:
+        precedes the module's names in theirs.
         """
         given = {name.removeprefix(prefix): weight for name, weight in self.made.items()}
         return with_weights(module, self.kind, self.table, given)

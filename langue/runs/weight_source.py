@@ -1,5 +1,5 @@
-"""What arrives: the name of a model, and what its matrices are to be held in. What leaves: what is
-to be read, and how, before any weight is; models that share a base are known by it.
+"""Resolution of what to load: takes the name of a model, and the formats of its matrices; returns
+what to read and how, before any weight is read, with a key that models with the same base share.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from langue.tasks import TASKS
 
 @dataclass(frozen=True)
 class WeightSource:
-    """A described model, what its matrices are multiplied in, and what they are held in."""
+    """A described model, the format of its matrix products, and the format in which matrices are
+    held.
+    """
 
     described: Description
     kind: torch.dtype
@@ -26,17 +28,17 @@ class WeightSource:
 
     @property
     def adapter(self) -> Path | None:
-        """The folder of the adapter that it is."""
+        """The adapter's folder, if the model is an adapter."""
         return self.described.told if self.described.base is not None else None
 
     @property
     def base(self) -> Description:
-        """Of an adapter: the model that it is beside; else the model itself."""
+        """The base of an adapter; otherwise the model itself."""
         return self.described.base or self.described
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The same of all whose weights, but for those of adapters, are the same tensors."""
+        """A key that is equal for models which share all weights except those of adapters."""
         file = self.base.original or self.base.folder
         return str(file.resolve()), str(self.kind), str(self.held), str(self.table)
 
@@ -44,8 +46,10 @@ class WeightSource:
 def source_of(
     name: str | Path, revision: str | None, dtype: str, weights: str | None
 ) -> WeightSource:
-    """As `load` has these. SettingsError or ModelError where they cannot be followed."""
-    # whole numbers are multiplied with states in fp32: to ask the hardware is to be answered so
+    """Return the source for the arguments of `load`; raise SettingsError or ModelError if they are
+    invalid.
+    """
+    # integers are multiplied with fp32 states, so "auto" does not ask the hardware
     kind = precision("fp32" if dtype == "auto" and weights is not None else dtype)
     if weights is not None and kind != torch.float32:
         raise SettingsError(

@@ -1,5 +1,6 @@
-"""What the field does with a model, one file a task. `TASKS` and `OBJECTIVES` name them: a task
-enters langue by standing in this list.
+"""Registry of the tasks and pretraining objectives, each of which is one file of this folder.
+
+A task is part of langue once it is listed here.
 """
 
 from typing import TYPE_CHECKING
@@ -30,10 +31,10 @@ TASKS: "Registry[type[Task]]" = Registry(_TASKS)
 OBJECTIVES: "Registry[type[LanguageObjective]]" = Registry(_OBJECTIVES)
 DEFAULT_TASK = "classify"
 DEFAULT_OBJECTIVE = "causal"
-# What scikit-learn's estimators of `langue.estimators` are trained for.
+# The task of each scikit-learn estimator in `langue.estimators`.
 ESTIMATED = {"TextClassifier": "classify", "TextRegressor": "regress", "Tagger": "tag"}
 
-# The `task.*` settings of all, by what they are of.
+# The `task.*` settings of every task and objective.
 OPTIONS: "Registry[type[Section]]" = Registry(
     {
         **{f"the task {name}": f"{place}.Options" for name, place in _TASKS.items()},

@@ -1,5 +1,5 @@
-"""What arrives: how well an answer starts and ends at each token of a context. What leaves: the
-likeliest spans of it.
+"""Decoding of extractive question answering: takes the start and end logits of every context token
+and returns the most probable answer spans.
 """
 
 import math
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Span:
-    """Characters `start` to `end` of a context, and how likely it is that they are the answer."""
+    """One answer span: characters `start` to `end` of a context, and its probability."""
 
     text: str
     start: int
@@ -26,11 +26,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Answered:
-    """The likeliest answers to a question, all different, the best first."""
+    """The most probable answers to a question, all different, best first."""
 
     spans: list[Span]
-    nothing: float = 0.0  # how likely it is that there is none
-    odds: float = -math.inf  # the logarithm of how much likelier that is than the best span
+    nothing: float = 0.0  # probability that there is no answer
+    odds: float = -math.inf  # log of P(no answer) / P(best span)
 
 
 def best_answers(
@@ -42,16 +42,21 @@ def best_answers(
     count: int,
     nothing: float | None,
 ) -> Answered:
-    """The `count` likeliest spans of a context, all different, and whether there is no answer.
+    """Return the `count` most probable spans of a context, all different, and the null-answer
+    score.
 
-    offsets (G, 2): the characters of its tokens. windows: of each the first token that it shows and
-    the scores (t, 2) of those that it shows. longest: tokens of a span. nothing: the score of there
-    being no answer; None: that is no answer. A span's score is the sum of its start's and its
-    end's, the highest of the windows that show it whole; probabilities are the softmax over all
-    spans, each counted once, and `nothing`.
+    offsets (G, 2): character offsets of the context's tokens. windows: for each window, the index
+    of the first context token in it and the logits (t, 2) of the tokens it contains. longest:
+    maximum span length in tokens. nothing: the logit of "no answer"; None if every question has an
+    answer.
+
+    A span's logit is the sum of its start and end logits; where several windows contain the whole
+    span, the highest sum counts. Probabilities are a softmax over all spans, each counted once,
+    together with `nothing`.
     """
     width = min(longest, len(offsets))
-    band = np.full((len(offsets), width), -np.inf)  # token of the start, tokens to the end
+    # rows: start token; columns: distance to the end token
+    band = np.full((len(offsets), width), -np.inf)
     for first, scores in windows:
         ends = np.concatenate([scores[:, 1], np.full(width - 1, -np.inf)])
         following = np.lib.stride_tricks.sliding_window_view(ends, width)  # (t, width)
@@ -65,7 +70,7 @@ def best_answers(
     if nothing is not None:
         total += math.exp(nothing - largest)
     spans = []
-    for place, text, start in _different(context, offsets, flat, width, count):
+    for place, text, start in _distinct_spans(context, offsets, flat, width, count):
         score = math.exp(flat[place] - largest) / total
         spans.append((place, Span(text, start, start + len(text), score)))
     if nothing is None:
@@ -74,10 +79,10 @@ def best_answers(
     return Answered([span for _, span in spans], math.exp(nothing - largest) / total, odds)
 
 
-def _different(
+def _distinct_spans(
     context: str, offsets: NDArray[np.int32], flat: NDArray[np.float64], width: int, count: int
 ) -> list[tuple[int, str, int]]:
-    """(place, text, start) of the spans of the highest scores whose characters differ."""
+    """Return (place, text, start) of the best-scoring spans that differ in their characters."""
     possible = int(np.isfinite(flat).sum())
     tried = min(possible, 2 * count)
     while True:
@@ -91,7 +96,7 @@ def _different(
             start = int(offsets[token, 0])
             end = int(offsets[token + more, 1])
             whole = context[start:end]
-            text = whole.strip()  # some tokenizers count the blank before a word to it
+            text = whole.strip()  # some tokenizers include the blank before a word in its offsets
             start += len(whole) - len(whole.lstrip())
             if text:
                 found.setdefault((start, len(text)), (place, text, start))

@@ -1,10 +1,10 @@
-"""Next-token prediction (Bengio et al. 2003; Radford et al. 2018). What arrives: chunks of
-documents. What leaves: batches in which every token is to be predicted from those before it.
+"""Next-token prediction (Bengio et al. 2003; Radford et al. 2018): takes chunks of documents and
+returns batches in which every token is predicted from the tokens before it.
 
-A document t1 ... tn is read as b t1 ... tn and predicted as t1 ... tn e: what begins it (b) makes
-the first token something to predict too, and the end (e) is predicted as any other token. Where a
-document is cut into blocks, a block's last token predicts the next block's first: no token of a
-corpus goes without loss.
+A document t1 ... tn has the inputs b t1 ... tn and the labels t1 ... tn e. The begin token (b) lets
+the first token be predicted too, and the end token (e) is predicted like any other. Where a
+document is split into blocks, the last token of a block predicts the first token of the next, so
+that every token of a corpus contributes to the loss.
 """
 
 import math
@@ -34,8 +34,10 @@ class Causal(LanguageObjective):
         self.end = self.special.need("eos", "sep", "bos")
 
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch:
-        """With b at place -1 of a document and e at its end, a chunk's tokens are one place before
-        its labels.
+        """Gather a batch in which each chunk's labels are its inputs shifted by one token.
+
+        The begin token stands at position -1 of its document and the end token after the last one,
+        so the inputs of a chunk start one position before its labels.
         """
         sizes = corpus.lengths[chunks.document]
         first = np.maximum(chunks.begin - 1, 0)
@@ -53,8 +55,10 @@ class Causal(LanguageObjective):
         return gather(examples(tokens, chunks.length, labels), np.arange(len(chunks)), device)
 
     def metrics(self, loss: float, dev: HeldOutSet, shares: dict[str, float]) -> Metrics:
-        """bits_per_byte: what one byte of the text costs, which can be compared across tokenizers:
-        a byte that an unknown token stands for costs eight bits more.
+        """Return perplexity and bits per byte.
+
+        bits_per_byte is the cost of one byte of text, and so comparable across tokenizers: a byte
+        that is hidden in an unknown token costs eight more bits.
         """
         bits = loss / math.log(2) / dev.bytes_per_prediction + dev.lost_bits
         return {"perplexity": perplexity(loss), "bits_per_byte": bits}

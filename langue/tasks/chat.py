@@ -1,9 +1,9 @@
-"""Conversations and instructions: a decoder learns to answer as the assistant in them does.
+"""Fine-tuning on conversations and instructions: a decoder learns to write the assistant's turns.
 
-A conversation is written as one text by the chat template of the model, or by one of ours where it
-has none, and is one sequence of a batch. The loss is the cross-entropy of the tokens that the
-assistant writes, the one that ends its turn included; all other tokens are read. What it is judged
-by is the perplexity of those tokens; a report shows what the model answers besides.
+The chat template of the model (or one of langue's, if it has none) renders a conversation as one
+text, which becomes one sequence of a batch. The loss is the cross-entropy of the assistant's
+tokens, including the token that ends each turn; all other tokens are context only. The metric is
+the perplexity of the assistant's tokens; the report also shows answers that the model generates.
 """
 
 import time
@@ -70,8 +70,8 @@ if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 METRICS = ("perplexity", "token_accuracy")
-SHOWN = 5  # conversations that are answered for the report
-COUNTED = 20_000_000  # tokens that the n-gram baseline is counted on
+SHOWN = 5  # conversations that the model answers for the report
+COUNTED = 20_000_000  # maximum number of tokens from which the n-gram baseline is counted
 ORDER = 5
 
 
@@ -81,17 +81,17 @@ class ChatOptions(WritingOptions):
 
 @dataclass(frozen=True)
 class Answered(Written):
-    """What a model makes of a conversation: how likely the assistant's turns are to it, and what
-    it writes in the place of the last one (nothing where it was not asked).
+    """The result for one conversation: the likelihood of the assistant's turns, and the text that
+    the model generates in place of the last one (empty unless it was asked to).
     """
 
-    nats: float = 0.0  # summed over the assistant's tokens
+    nats: float = 0.0  # negative log-likelihood, summed over the assistant's tokens
     tokens: float = 0.0
-    right: float = 0.0  # of which the likeliest one was right; NaN: not known
+    right: float = 0.0  # tokens whose argmax prediction is correct; NaN: unknown
 
 
 class Chat(WritingTask):
-    """The assistant's next turn."""
+    """Generation of the assistant's next turn."""
 
     name = "chat"
     result = "messages"
@@ -194,10 +194,10 @@ class Chat(WritingTask):
             raise DataError(fault.what, where=table.where(row), do=fault.do)
         found = labelled(tokenizer, turns)
         lost = lost_in(tokenizer, found, turns, [all_said(each.messages) for each in golds])
-        room = min(data.max_length, config.longest) + 1  # the last token is not read
+        room = min(data.max_length, config.longest) + 1  # plus one: the last token is only a label
         learnt = np.asarray([int(each.written[1:room].sum()) for each in found])
         kept = np.flatnonzero(learnt > 0)
-        self._tell(table, found, learnt, faults, room)
+        self._note_lengths(table, found, learnt, faults, room)
         if not len(kept):
             first = next(iter(faults.values()), None)
             raise DataError(
@@ -219,8 +219,8 @@ class Chat(WritingTask):
     def _turns(
         self, tokenizer: Tokenizer, conversations: Sequence[Conversation]
     ) -> tuple[list[Turns], dict[int, DataError]]:
-        """Each conversation as text, and what is wrong with those that the template cannot
-        write.
+        """Render each conversation with the chat template; also return the error for each row that
+        the template cannot render.
         """
         end = tokenizer.end_of_turn()
         token = None if end is None else str(tokenizer.backend.id_to_token(end))
@@ -234,7 +234,7 @@ class Chat(WritingTask):
                 made.append(Turns("", []))
         return made, faults
 
-    def _tell(
+    def _note_lengths(
         self,
         table: "Table",
         found: Sequence[Labelled],
@@ -242,7 +242,7 @@ class Chat(WritingTask):
         faults: Mapping[int, DataError],
         room: int,
     ) -> None:
-        """Notes of what is learnt, and of what is not."""
+        """Add notes on how many tokens carry loss and which answers are dropped or cut."""
         notes = []
         if not self._has_told:
             self._has_told = True
@@ -283,7 +283,9 @@ class Chat(WritingTask):
         config: ModelConfig,
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
-        """Conversations, strings that a user says, or the token ids of a whole prompt."""
+        """Encode prompts: conversations, strings (as one user message), or ready-made lists of
+        token ids.
+        """
         prompts = []
         lost = Lost(tokenizer)
         for item in items:
@@ -353,8 +355,8 @@ class Chat(WritingTask):
         dtype: torch.dtype,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[Any, float | None]:
-        """How likely the answers are where they are known, some of which are written too; else what
-        is answered.
+        """Score the reference answers and generate a sample of answers; without references, only
+        generate.
         """
         if encoded.golds is None:
             return super().apply(model, encoded, device=device, dtype=dtype, progress=progress)
@@ -366,7 +368,7 @@ class Chat(WritingTask):
         for row in dict.fromkeys(rows.tolist()):
             try:
                 prompts.append(self._prompt(tokenizer, encoded.golds[row], self.model.config))
-            except ModelError:  # too long to be answered, and no more than a sample
+            except ModelError:  # too long to be answered; this is only a sample for the report
                 continue
             asked.append(row)
         with evaluating(model):
@@ -380,11 +382,11 @@ class Chat(WritingTask):
     def _scored(
         self, model: nn.Module, encoded: Encoded, device: torch.device, dtype: torch.dtype
     ) -> tuple[list[Answered], float | None]:
-        """Sums over the assistant's tokens of each row, and the mean loss."""
+        """Return the sums over the assistant's tokens of each row, and the mean loss."""
         assert isinstance(model, LanguageModel)
         with evaluating(model):
             examples = encoded.examples
-            sums = np.zeros((3, len(examples)))  # nats, tokens, right ones
+            sums = np.zeros((3, len(examples)))  # negative log-likelihood, tokens, correct tokens
             longest = int(examples.lengths.max(initial=1))
             for rows in sorted_batches(examples.lengths, max(LOSS_TOKENS, longest)):
                 batch = gather(examples, rows, device)
@@ -447,10 +449,10 @@ class Chat(WritingTask):
         metric: str,
         as_model: bool = True,
     ) -> Baseline | None:
-        """n-grams of the same tokens, counted in the conversations of training."""
+        """An n-gram model with the same tokenizer, counted on the training conversations."""
         began = time.perf_counter()
-        seen = self._whole(train[1])
-        judged = self._whole(test[1])
+        seen = self._flat_tokens(train[1])
+        judged = self._flat_tokens(test[1])
         size = self.model.config.vocab_size
         model = kneser_ney.fit(*seen[:2], vocab_size=size, eos=None, order=ORDER, limit=COUNTED)
         logs = model.log_probabilities(*judged[:2])
@@ -463,11 +465,11 @@ class Chat(WritingTask):
         seconds = round(time.perf_counter() - began, 3)
         return Baseline(f"{model.order}-gram Kneser-Ney", metrics, predictions, seconds)
 
-    def _whole(
+    def _flat_tokens(
         self, golds: Sequence[Conversation]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
-        """Conversations as a model reads them: tokens (T,), starts, and which are written by the
-        assistant, as far as data.max_length reaches.
+        """Return the token ids (T,) of all conversations, where each starts, and a mask of the
+        assistant's tokens, each conversation truncated to data.max_length.
         """
         assert self._data is not None
         tokenizer = self.model.tokenizer
@@ -479,8 +481,8 @@ class Chat(WritingTask):
 
 
 def _encoded(found: Sequence[Labelled], golds: Sequence[Conversation], room: int) -> Encoded:
-    """What is read: all tokens but the last, each with the next one as its label where the
-    assistant writes that.
+    """Build the input sequences: all tokens but the last, where a token's label is the next token
+    if the assistant writes that one.
     """
     tokens = [each.ids[:room][:-1] for each in found]
     labels = [np.where(each.written, each.ids, -1)[1:room] for each in found]
@@ -489,7 +491,7 @@ def _encoded(found: Sequence[Labelled], golds: Sequence[Conversation], room: int
 
 
 def _longest_turns(found: Sequence[Labelled]) -> list[int]:
-    """Of each conversation, how many tokens in a row the assistant writes at most."""
+    """Return, for each conversation, the length of the assistant's longest run of tokens."""
     longest = []
     for each in found:
         edges = np.flatnonzero(np.diff(np.concatenate([[0], each.written.astype(np.int8), [0]])))

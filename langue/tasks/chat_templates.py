@@ -1,6 +1,6 @@
-"""The chat template that a model is trained with: its own, one that a user names, or, where it has
-none, ChatML, whose tokens the model gets. An adapter, which holds no rows of the embedding, is
-trained with the plain one.
+"""Choice of the chat template for training: the model's own, one that the user names, or ChatML if
+the model has none, in which case ChatML's special tokens are added to the model. Adapters, which
+save no embedding rows, are trained with the plain template instead.
 """
 
 from dataclasses import replace
@@ -15,8 +15,8 @@ from langue.hub.new_tokens import with_tokens
 
 BEGIN_TURN = "<|im_start|>"
 END_TURN = "<|im_end|>"
-# How both of our templates write turns: each begins with four words of its own. They say themselves
-# what the assistant writes.
+# The turns of both built-in templates, each of which first sets four variables. The `generation`
+# blocks mark the tokens of the assistant.
 _TURNS = """\
 {%- for message in messages -%}
 {{- begin + message['role'] + after_role -}}
@@ -50,7 +50,8 @@ TEMPLATE = (
 """
     + _TURNS
 )
-# of words and the token that ends a text, which every decoder has: the embedding does not grow
+# made of ordinary words and the end-of-text token that every decoder has, so that the embedding
+# does not grow
 PLAIN = (
     """\
 {%- set begin = '' -%}
@@ -65,7 +66,7 @@ OURS = {CHATML: TEMPLATE, "plain": PLAIN}
 
 
 def template_field() -> Any:
-    """The setting that chooses the template."""
+    """Return the field of the setting that chooses the template."""
     return Field(
         default=None,
         description=(
@@ -77,8 +78,10 @@ def template_field() -> Any:
 
 
 def with_template(checkpoint: Checkpoint, chosen: str | None, notes: list[str]) -> Checkpoint:
-    """The model with the chat template that is asked for, and with its tokens. ModelError where
-    that does not say when an answer is over. notes: get what was added.
+    """Return the model with the chosen chat template and the special tokens it needs.
+
+    Appends a note to `notes` if tokens are added. Raises ModelError if the template does not mark
+    the end of an answer.
     """
     tokenizer = checkpoint.tokenizer
     own = tokenizer.chat_template
@@ -93,7 +96,7 @@ def with_template(checkpoint: Checkpoint, chosen: str | None, notes: list[str]) 
         template = OURS.get(chosen) or _template_in(Path(chosen).expanduser())
         tokenizer = tokenizer.with_chat_template(template)
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    tokenizer.chat(talk, False)  # whose error says what is wrong with the template
+    tokenizer.chat(talk, False)  # raises the error that says what is wrong with the template
     if tokenizer.end_of_turn() is None:
         raise ModelError(
             "the chat template writes no special token that ends an answer, so that the model"
@@ -105,7 +108,7 @@ def with_template(checkpoint: Checkpoint, chosen: str | None, notes: list[str]) 
 
 
 def check_decoder(task: str, checkpoint: Checkpoint) -> None:
-    """ModelError for a model that does not go on from a prompt."""
+    """Raise ModelError unless the model is a decoder."""
     architecture = checkpoint.config.architecture
     if architecture != "decoder":
         raise ModelError(
@@ -116,7 +119,9 @@ def check_decoder(task: str, checkpoint: Checkpoint) -> None:
 
 
 def ends_of_turns(model: Checkpoint) -> frozenset[int]:
-    """The tokens that end an answer: those that end a text, and the template's."""
+    """Return the tokens that end an answer: the model's end-of-text tokens and the template's
+    end-of-turn token.
+    """
     token = model.tokenizer.end_of_turn()
     return model.ends | (frozenset() if token is None else frozenset([token]))
 

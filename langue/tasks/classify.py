@@ -1,5 +1,5 @@
-"""Classification. What arrives: texts (or pairs) with a label each, or any number of labels.
-What leaves: a probability for every label.
+"""Text classification: takes texts (or pairs of texts), each with one label or any number of
+labels; returns a probability for every label.
 """
 
 import difflib
@@ -43,7 +43,7 @@ NOUGHTS_AND_ONES = {"0", "1", "0.0", "1.0", "False", "True"}
 
 
 def _label_name(value: Any) -> Any:
-    """A label as the data's labels are read: 1 of a recipe is the label named 1."""
+    """Return a label as the data reader spells it: the number 1 in a recipe is the label "1"."""
     return str(value) if isinstance(value, (bool, int, float)) else value
 
 
@@ -89,7 +89,7 @@ class ClassifyOptions(PooledOptions):
 
 @dataclass(frozen=True)
 class LabelBaseline(Baseline):
-    threshold: float  # with several labels: the probability from which on one is given
+    threshold: float  # multi-label: minimum probability at which a label is predicted
 
 
 class Classify(PooledTask):
@@ -123,13 +123,13 @@ class Classify(PooledTask):
         weights: list[float] | None = None,
         positive: str | None = None,
     ) -> None:
-        """positive: of two labels, the one that precision, recall and F1 are of; None: the
+        """positive: of two labels, the one that precision, recall and F1 refer to; None: the
         second.
         """
         self.labels = labels
         self.settings = settings
         self.weights = weights
-        # with several labels: the probability from which on one is given
+        # multi-label: minimum probability at which a label is predicted
         self.threshold = m.THRESHOLD
         self.index = {label: i for i, label in enumerate(labels)}
         self.by_look = spellings(labels)
@@ -137,7 +137,8 @@ class Classify(PooledTask):
         if len(labels) == 2 and not settings.multi_label:
             self.positive = labels[1] if positive is None else labels[self.index[positive]]
         self._notes: list[str] = []
-        if settings.multi_label:  # where accuracy asks for all of a text's labels at once
+        # because multi-label accuracy requires all labels of a text to be right at once
+        if settings.multi_label:
             self.primary_metric = "f1_micro"
             self.best = "f1_micro"
             self.main_metric = "f1_micro"
@@ -149,12 +150,10 @@ class Classify(PooledTask):
         named = [label for each in raw for label in each] if settings.multi_label else raw
         if settings.merge_labels:
             spelt = spellings(named)
-            raw = [
-                [spelt[look(label)] for label in each]
-                if settings.multi_label
-                else spelt[look(each)]
-                for each in raw
-            ]
+            if settings.multi_label:
+                raw = [[spelt[look(label)] for label in labels] for labels in raw]
+            else:
+                raw = [spelt[look(label)] for label in raw]
         found: set[str] = set().union(*raw) if settings.multi_label else set(raw)
         if len(found) < 2 and not settings.multi_label or not found:
             only = next(iter(found), None)
@@ -184,7 +183,7 @@ class Classify(PooledTask):
             where = train.where(next(row for row, labels in enumerate(raw) if labels))
             what = "the labels look like one-hot (multi-hot) vectors"
             raise DataError(what, where=where, do='give their names: ["a", "c"], or a|c')
-        notes = [] if settings.multi_label else _unparted(raw, settings, train.origin)
+        notes = [] if settings.multi_label else _notes_on_bars(raw, settings, train.origin)
         if not settings.merge_labels and (told := alike(named)):
             notes.append(told)
         labels = _ordered(found)
@@ -196,9 +195,11 @@ class Classify(PooledTask):
         return task
 
     def _balanced(self, targets: NDArray[Any]) -> list[float]:
-        """The weight of each label. Of one label a text: each label's rows weigh as much together
-        as another's (as scikit-learn's `balanced`). Of several: a label's presence weighs as much
-        as its absence, negatives/positives.
+        """Return the weight of each label.
+
+        Single-label: the rows of each label have the same total weight (scikit-learn's `balanced`).
+        Multi-label: negatives / positives, which gives the presence of a label the same total
+        weight as its absence.
         """
         if self.settings.multi_label:
             present = targets.sum(axis=0)
@@ -263,7 +264,7 @@ class Classify(PooledTask):
     @classmethod
     def read_target(cls, value: Any, options: ClassifyOptions, where: Callable[[], str]) -> Any:
         if options.multi_label:
-            return _several(value, where)
+            return _label_list(value, where)
         if isinstance(value, (list, tuple)):
             raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
         if isinstance(value, dict):
@@ -298,9 +299,9 @@ class Classify(PooledTask):
             places.append(self.index[spelt])
         if not self.settings.multi_label:
             return places[0]
-        many = np.zeros(len(self.labels), np.float32)
-        many[places] = 1
-        return many
+        multi_hot = np.zeros(len(self.labels), np.float32)
+        multi_hot[places] = 1
+        return multi_hot
 
     @classmethod
     def conflicts(
@@ -308,18 +309,23 @@ class Classify(PooledTask):
     ) -> dict[str, Counter[Any]]:
         if options.multi_label:
             return {}
-        labels = [str(value) for table in tables for value in cls.raw_targets(table)]
-        seen = [look(label) for label in labels] if options.merge_labels else labels
-        return conflicting([text for table in tables for text in cls.texts(table)], seen)
+        texts: list[str] = []
+        labels: list[str] = []
+        for table in tables:
+            texts += cls.texts(table)
+            labels += [str(value) for value in cls.raw_targets(table)]
+        if options.merge_labels:
+            labels = [look(label) for label in labels]
+        return conflicting(texts, labels)
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """Cross-entropy with label smoothing (Szegedy et al. 2016); with several labels, binary
-        cross-entropy of each.
+        """Return the summed cross-entropy with label smoothing (Szegedy et al. 2016) and its count;
+        multi-label: the binary cross-entropy of every label.
 
-        A class weight multiplies the loss of a whole row, or, with several labels, of a label that
-        is present. It never changes the smoothed target, as `weight` and `pos_weight` of PyTorch do
-        together with smoothing. The count is the sum of the weights, so that the mean is a weighted
-        mean however the rows are divided into batches.
+        A class weight multiplies the loss of a whole row, or, multi-label, the loss of a label that
+        is present. Unlike PyTorch's `weight` and `pos_weight` combined with smoothing, it never
+        changes the smoothed target. The count is the sum of the weights, so that the mean is the
+        same weighted mean however the rows are divided into batches.
         """
         outputs = outputs.float()
         targets = batch.targets
@@ -357,8 +363,10 @@ class Classify(PooledTask):
     def measure(
         self, golds: Any, predictions: NDArray[Any], threshold: float | None = None
     ) -> m.Measure:
-        """threshold: with several labels, the probability from which on one is given; None: the
-        task's.
+        """Return the measure of all metrics.
+
+        threshold: multi-label, the minimum probability at which a label is predicted; None: the
+        task's own threshold.
         """
         if self.settings.multi_label:
             chosen = self.threshold if threshold is None else threshold
@@ -377,8 +385,8 @@ class Classify(PooledTask):
         return list(self.metrics(gold, one))
 
     def default_best(self) -> str:
-        """Macro F1 where rare labels are to weigh as much as frequent ones: accuracy would reward
-        the frequent.
+        """Return macro F1 if the classes are balanced, since accuracy would reward the frequent
+        labels; otherwise accuracy, or micro F1 for multi-label data.
         """
         if self.settings.class_weights == "balanced":
             return "f1_macro"
@@ -389,7 +397,9 @@ class Classify(PooledTask):
         return bool(self.settings.multi_label)
 
     def settle_on_dev(self, golds: NDArray[Any], predictions: NDArray[np.float32]) -> None:
-        """Choose the threshold that is best on dev in what the checkpoint was chosen by."""
+        """Choose the threshold with the best value on dev of the metric that selected the
+        checkpoint.
+        """
         by = "f1_micro" if self.best == LOSS else self.best
         self.threshold = m.best_threshold(golds, predictions, by)
 
@@ -447,8 +457,8 @@ class Classify(PooledTask):
     def mistakes(
         self, table: "Table", golds: Any, predictions: NDArray[Any], limit: int = 20
     ) -> Examples | None:
-        """Worst is the highest confidence in a wrong label; with several, the most confident wrong
-        decision about one label.
+        """Return the worst mistakes: the highest confidence in a wrong label, or, multi-label, in a
+        wrong decision about one label.
         """
         true = np.asarray(golds)
         said = np.asarray(predictions, dtype=np.float64)
@@ -488,7 +498,7 @@ class Classify(PooledTask):
         metric: str,
         as_model: bool = True,
     ) -> LabelBaseline:
-        """TF-IDF with logistic regression, which is strong on topics and sentiment and takes
+        """Return TF-IDF with logistic regression: strong on topics and sentiment, and trained in
         seconds.
         """
         balanced = as_model and self.settings.class_weights == "balanced"
@@ -528,7 +538,11 @@ class Classify(PooledTask):
     def systems(
         self, golds: Any, predictions: NDArray[Any], baseline: Baseline, metric: str
     ) -> Systems:
-        """Examples of the same labels and answers are one kind, so that few are drawn."""
+        """Return model and baseline in the form that paired tests resample.
+
+        Examples with the same labels and the same predictions are grouped, so that few groups have
+        to be drawn.
+        """
         if self.settings.multi_label:
             assert isinstance(baseline, LabelBaseline)
             several, of_model = m.check_multilabel(golds, predictions)
@@ -541,7 +555,7 @@ class Classify(PooledTask):
         if metric != "calibration_error":
             answers = of_model.argmax(axis=1), of_baseline.argmax(axis=1)
             return systems_of_labels(true, *answers, n_labels, self._positive_index, metric)
-        # of the probabilities, which make each example a kind of its own
+        # calibration uses the probabilities, which make each example a group of its own
         both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
         return systems_of(
             self.measure(true, of_model),
@@ -551,11 +565,11 @@ class Classify(PooledTask):
         )
 
 
-def _several(value: Any, where: Callable[[], str]) -> list[str]:
-    """A list of labels; a string (from a CSV) names several with `|` between them."""
+def _label_list(value: Any, where: Callable[[], str]) -> list[str]:
+    """Return the labels of a row; a string (from a CSV) separates them by `|`."""
     if isinstance(value, str):
         bare = value.strip()
-        # as pandas writes lists
+        # the way pandas writes lists
         if bare[:1] == "[" and bare[-1:] == "]" and any(mark in bare for mark in ",'\""):
             raise DataError(
                 f"the labels {value!r} are a list written as text",
@@ -579,8 +593,8 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
 def _positive(
     raw: Sequence[Any], labels: list[str], settings: ClassifyOptions, origin: str
 ) -> str | None:
-    """Of two labels the one that precision, recall and F1 are of: as set, else the rarer, else the
-    second.
+    """Return which of two labels precision, recall and F1 refer to: the one set, else the rarer,
+    else None (the second).
     """
     chosen = settings.positive
     binary = len(labels) == 2 and not settings.multi_label
@@ -605,9 +619,11 @@ def _positive(
     return chosen
 
 
-def _unparted(raw: Sequence[str], settings: ClassifyOptions, origin: str) -> list[str]:
-    """What is said of labels such as `a|b` where each is taken as one name. SettingsError, unless
-    that is wished (`task.multi_label = false`), where their parts are found in other labels too.
+def _notes_on_bars(raw: Sequence[str], settings: ClassifyOptions, origin: str) -> list[str]:
+    """Return notes on labels such as `a|b` that are taken as one name.
+
+    Raises SettingsError if parts of them also occur in other labels, unless `task.multi_label =
+    false`.
     """
     barred = [label for label in raw if "|" in label]
     if not barred or settings.multi_label is False:
@@ -635,11 +651,12 @@ def _parts(label: str) -> set[str]:
 
 
 def _ordered(labels: set[str]) -> list[str]:
-    """Numbers by value, words by the alphabet."""
+    """Sort labels: numerically if all are numbers, otherwise alphabetically."""
     try:
         numbers = {label: float(label) for label in labels}
     except ValueError:
         return sorted(labels)
-    if any(math.isnan(number) for number in numbers.values()):  # which has no place among them
+    # NaN has no place in a numerical order
+    if any(math.isnan(number) for number in numbers.values()):
         return sorted(labels)
     return sorted(labels, key=lambda label: (numbers[label], label))

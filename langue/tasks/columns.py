@@ -1,4 +1,4 @@
-"""What a task calls its columns, and what people call them."""
+"""Names of the columns that tasks read, and the synonyms that data sets use for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from langue.text.read.table import TEXT_SYNONYMS as TEXT_SYNONYMS
 
 PAIR_SYNONYMS = ("sentence2", "text_pair", "hypothesis", "question2")
 
-# of texts that are compared, searched for or searched
+# for texts that are compared, used as queries, or searched
 COMPARED_SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "text": ("anchor", "query", "question", *TEXT_SYNONYMS),
     "pair": (
@@ -21,24 +21,26 @@ COMPARED_SYNONYMS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a task reads. `target` is what it predicts: rows without a usable one can be
-    dropped.
+    """The columns that a task reads.
+
+    `target` is the column that the task predicts; rows without a usable target can be dropped.
     """
 
     required: tuple[str, ...]
     target: str
     optional: tuple[str, ...] = ()
-    proportional: bool = True  # splits that are carved keep the shares of the target's values
-    # splits that are carved have rows of one value of this column, such as a context, together
+    proportional: bool = True  # automatic splits are stratified by the target
+    # automatic splits keep rows with the same value of this column together, e.g. the same context
     together: str | None = None
-    # the required columns that a prediction is made from; None: all but the target
+    # the required columns needed for prediction; None: all but the target
     needed_to_predict: tuple[str, ...] | None = None
-    # what people call each, likeliest first: for the remedy alone, never taken by itself
+    # common names of each column, most likely first: only suggested in error messages, never used
+    # on their own
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The required columns that a prediction is made from."""
+        """The required columns that a prediction needs."""
         if self.needed_to_predict is not None:
             return self.needed_to_predict
         return tuple(name for name in self.required if name != self.target)

@@ -1,5 +1,6 @@
-"""What arrives: the rows of a table of conversations, in any of the layouts that people publish.
-What leaves: `Conversation`: messages as chat templates take them, checked.
+"""Conversations from table rows: takes rows in any of the published layouts (messages, ShareGPT,
+Alpaca, prompt and completion); returns checked `Conversation` objects whose messages have the form
+that chat templates expect.
 """
 
 import json
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 USER = "user"
 ASSISTANT = "assistant"
-# what ShareGPT and others call the roles of chat templates
+# role names of ShareGPT and others, and the chat-template roles they stand for
 ROLES = {
     "human": USER,
     "gpt": ASSISTANT,
@@ -27,9 +28,9 @@ ROLES = {
     "function_call": ASSISTANT,
 }
 KNOWN = ("system", "developer", USER, ASSISTANT, "tool", "function", "ipython")
-BEFORE = ("system", "developer")  # may stand before the first user's message
-RESULTS = ("tool", "function", "ipython")  # what a tool gives may be nothing
-# the columns of Alpaca's layout, and of others, that are parts of one conversation
+BEFORE = ("system", "developer")  # roles that may precede the first user message
+RESULTS = ("tool", "function", "ipython")  # the result of a tool call may be empty
+# columns of the Alpaca layout and similar ones, which are parts of one conversation
 PARTS = ("system", "history", "instruction", "input", "output", "prompt", "completion")
 COLUMNS = ("messages", *PARTS, "tools")
 
@@ -43,7 +44,9 @@ class Conversation:
 
     @property
     def prompt(self) -> list[Message]:
-        """The messages before the assistant's last turn, or all where it does not end with one."""
+        """The messages before a final assistant turn, or all messages if the last one is not the
+        assistant's.
+        """
         if self.messages and self.messages[-1]["role"] == ASSISTANT:
             return self.messages[:-1]
         return self.messages
@@ -53,24 +56,24 @@ class Conversation:
         return [message for message in self.messages if message["role"] == ASSISTANT]
 
     def as_text(self) -> str:
-        """For people, and to find duplicates by."""
+        """Return the conversation as plain text, for display and for finding duplicates."""
         return "\n".join(f"{each['role']}: {said_in(each)}" for each in self.messages)
 
 
 def said_in(message: Mapping[str, Any]) -> str:
-    """What a message says, its calls of tools with it."""
+    """Return the content of a message, followed by its tool calls as JSON."""
     calls = message.get("tool_calls")
     said = str(message.get("content") or "")
     return said if not calls else f"{said}{json.dumps(calls, ensure_ascii=False)}"
 
 
 def all_said(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What messages say, without the names of roles, which a template writes."""
+    """Return the contents of all messages, without the role names, which the template adds."""
     return "\n".join(map(said_in, messages))
 
 
 def rows_of(table: "Table", names: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
-    """Of each row what these columns hold, where they are there."""
+    """Return, for each row, the values of those of the given columns that the table has."""
     there = [name for name in names if name in table.rows.column_names]
     columns = [table.column(name) for name in there]
     return [dict(zip(there, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -79,8 +82,10 @@ def rows_of(table: "Table", names: Sequence[str] = COLUMNS) -> list[dict[str, An
 def read_conversation(
     row: Mapping[str, Any], where: Callable[[], str], *, answered: bool = True
 ) -> Conversation:
-    """A row's conversation; DataError where it is none that a model can learn from. answered: it
-    must have a turn of the assistant.
+    """Return the conversation of a row.
+
+    answered: require at least one assistant turn. Raises DataError if a model cannot learn from the
+    row.
     """
     if "messages" in row:
         found = [message_of(turn) for turn in row["messages"] or ()]
@@ -91,8 +96,8 @@ def read_conversation(
                 do='write them as [{"role": "user", "content": "..."}, ...]',
             )
     else:
-        found = _joined(row)
-    messages = [_usual(message, number, where) for number, message in enumerate(found, 1)]
+        found = _messages_of_parts(row)
+    messages = [_with_known_role(message, number, where) for number, message in enumerate(found, 1)]
     system = row.get("system")
     if system and str(system).strip() and not (messages and messages[0]["role"] in BEFORE):
         messages = [{"role": "system", "content": str(system)}, *messages]
@@ -102,8 +107,8 @@ def read_conversation(
 
 
 def given_conversation(item: Any) -> Conversation:
-    """What a user gives to predict from: messages, a record of them and of tools, or one text that
-    the user says.
+    """Return the conversation that a user gives as input: a list of messages, a mapping with
+    `messages` and `tools`, or one string as the user's message.
     """
     from langue.text.read.turns import tools, turns
 
@@ -118,15 +123,19 @@ def given_conversation(item: Any) -> Conversation:
 
 
 def roles_renamed(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The roles in rows that are called otherwise in chat templates, and what they are there."""
-    found = {turn["role"].lower() for row in rows for turn in row.get("messages") or ()}
+    """Return the roles in the rows that chat templates name differently, mapped to the template's
+    names.
+    """
+    found = set()
+    for row in rows:
+        found |= {turn["role"].lower() for turn in row.get("messages") or ()}
     return {role: ROLES[role] for role in sorted(found) if role in ROLES}
 
 
 def check_messages(
     messages: Sequence[Message], where: Callable[[], str], *, answered: bool
 ) -> None:
-    """DataError where messages are no conversation."""
+    """Raise DataError unless the messages form a valid conversation."""
     fill = "fill it in or take the row out (in training: data.invalid=drop)"
     if not messages:
         raise DataError("the conversation is empty", where=where(), do=fill)
@@ -151,8 +160,8 @@ def check_messages(
         )
 
 
-def _usual(message: Message, number: int, where: Callable[[], str]) -> Message:
-    """The message with the role that chat templates know."""
+def _with_known_role(message: Message, number: int, where: Callable[[], str]) -> Message:
+    """Return the message with its role renamed to the one that chat templates use."""
     said = message["role"].lower()
     role = ROLES.get(said, said)
     if role not in KNOWN:
@@ -163,12 +172,14 @@ def _usual(message: Message, number: int, where: Callable[[], str]) -> Message:
             " (data.invalid=drop)",
         )
     if said == "function_call":
-        return {"role": role, "tool_calls": _calls(message, number, where)}
+        return {"role": role, "tool_calls": _tool_calls(message, number, where)}
     return {**message, "role": role}
 
 
-def _calls(message: Message, number: int, where: Callable[[], str]) -> list[Any]:
-    """The calls of a turn that is one, written as JSON in its content, as LLaMA-Factory does."""
+def _tool_calls(message: Message, number: int, where: Callable[[], str]) -> list[Any]:
+    """Return the tool calls of a `function_call` turn, whose content is JSON, as in LLaMA-Factory's
+    format.
+    """
     try:
         found = json.loads(message.get("content", ""))
     except ValueError as error:
@@ -179,22 +190,26 @@ def _calls(message: Message, number: int, where: Callable[[], str]) -> list[Any]
     return [{"type": "function", "function": each} for each in calls]
 
 
-def _joined(row: Mapping[str, Any]) -> list[Message]:
-    """The messages of a prompt and its completion, or of Alpaca's columns."""
+def _messages_of_parts(row: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a prompt with its completion, or of Alpaca's columns."""
     if "prompt" in row:
         return [*as_messages(row["prompt"], USER), *as_messages(row.get("completion"), ASSISTANT)]
     found = []
     for pair in without_null(row.get("history") or []):
-        found += _said(USER, pair[0]) + _said(ASSISTANT, pair[-1])
+        found += _message_of_text(USER, pair[0]) + _message_of_text(ASSISTANT, pair[-1])
     asked = [row.get("instruction"), row.get("input")]
     parts = [str(each) for each in asked if each is not None and str(each).strip()]
-    return [*found, *_said(USER, "\n\n".join(parts)), *_said(ASSISTANT, row.get("output"))]
+    return [
+        *found,
+        *_message_of_text(USER, "\n\n".join(parts)),
+        *_message_of_text(ASSISTANT, row.get("output")),
+    ]
 
 
 def as_messages(turns: Sequence[Mapping[str, Any]] | None, role: str) -> list[Message]:
-    """Turns as messages; a text is one of this role."""
+    """Return turns as messages; a turn without a role gets the given one."""
     return [message_of({**turn, "role": turn["role"] or role}) for turn in turns or ()]
 
 
-def _said(role: str, text: Any) -> list[Message]:
+def _message_of_text(role: str, text: Any) -> list[Message]:
     return [] if text is None else [{"role": role, "content": str(text)}]

@@ -1,6 +1,6 @@
-"""Span denoising (T5, Raffel et al. 2019, arXiv:1910.10683, section 3.1.4). What arrives: chunks of
-documents. What leaves: pairs: the text with spans replaced by sentinels, and the spans, each after
-its sentinel.
+"""Span denoising (T5, Raffel et al. 2019, arXiv:1910.10683, section 3.1.4): takes chunks of
+documents; returns pairs of a source, in which sentinels replace spans of the text, and a target,
+which lists each span after its sentinel.
 
     source  Thank you <X> me to your party <Y> week </s>
     target  <X> for inviting <Y> last </s>
@@ -40,7 +40,8 @@ class Denoise(LanguageObjective):
         self, tokenizer: Tokenizer, settings: DenoiseOptions, *, z_loss: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
-        self.start, self.end = self.special.need("pad", "bos"), self.special.need("eos", "sep")
+        self.start = self.special.need("pad", "bos")
+        self.end = self.special.need("eos", "sep")
         if not self.special.sentinels:
             raise ModelError(
                 "the tokenizer has no sentinels (<extra_id_0> ...)",
@@ -49,7 +50,7 @@ class Denoise(LanguageObjective):
 
     @classmethod
     def fits(cls, settings: DenoiseOptions, block: int, sentinels: int) -> None:
-        count = _taken(block, settings.noise_ratio, settings.noise_span)[1]
+        count = _noise_counts(block, settings.noise_ratio, settings.noise_span)[1]
         if count > sentinels:
             raise SettingsError(
                 f"a chunk of {block} tokens has {count} spans and the tokenizer {sentinels}"
@@ -89,9 +90,10 @@ class Denoise(LanguageObjective):
     def _replaced(
         self, chunk: NDArray[np.int32], hidden: NDArray[np.bool_], first: bool = False
     ) -> NDArray[np.int32]:
-        """The chunk with each run of hidden tokens as one sentinel, numbered in order; and the end.
+        """Replace each run of hidden tokens by one sentinel, numbered in order, and append the end
+        token.
 
-        first: the text of sentinel 0 begins the chunk, and so no hidden run is before it.
+        first: the chunk starts with a visible span of sentinel 0, which no hidden run precedes.
         """
         begins = hidden & ~np.concatenate([[False], hidden[:-1]])
         number = np.cumsum(begins) - 1 + first
@@ -103,30 +105,31 @@ class Denoise(LanguageObjective):
 def noise_mask(
     length: int, ratio: float, span: float, random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """(length,) which tokens are taken out: runs of mean length `span`, as many tokens as `ratio`
-    asks, kept and taken runs in turn, a kept one first (a single token is taken).
+    """Draw the mask (length,) of the tokens to remove.
+
+    The removed tokens are a fraction `ratio` of all, in runs of mean length `span`. Kept and
+    removed runs alternate, and the first is a kept one; a chunk of one token is removed whole.
     """
-    taken, runs = _taken(length, ratio, span)
+    taken, runs = _noise_counts(length, ratio, span)
     kept = length - taken
     if not kept:
         return np.ones(length, bool)
-    sizes = np.stack(
-        [_segments(kept, runs, random), _segments(taken, runs, random)], axis=1
-    ).reshape(-1)
-    return np.repeat(np.arange(2 * runs) % 2 == 1, sizes)
+    kept_lengths = _random_partition(kept, runs, random)
+    taken_lengths = _random_partition(taken, runs, random)
+    sizes = np.stack([kept_lengths, taken_lengths], axis=1).reshape(-1)  # (2 * runs,)
+    is_taken = np.arange(2 * runs) % 2 == 1
+    return np.repeat(is_taken, sizes)
 
 
-def _taken(length: int, ratio: float, span: float) -> tuple[int, int]:
-    """How many tokens, and in how many runs, which are no fewer in a longer chunk."""
+def _noise_counts(length: int, ratio: float, span: float) -> tuple[int, int]:
+    """Return the number of removed tokens and of runs; a longer chunk never has fewer runs."""
     taken = min(max(round(length * ratio), 1), max(1, length - 1))
     return taken, max(1, min(round(taken / span), taken, length - taken))
 
 
-def _segments(total: int, parts: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """`total` as a sum of `parts` positive numbers, all such sums equally likely."""
-    cuts = (
-        np.sort(random.choice(total - 1, parts - 1, replace=False)) + 1
-        if parts > 1
-        else np.zeros(0, np.int64)
-    )
+def _random_partition(total: int, parts: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `total` as a sum of `parts` positive integers, uniformly over all such sums."""
+    if parts == 1:
+        return np.array([total], np.int64)
+    cuts = np.sort(random.choice(total - 1, parts - 1, replace=False)) + 1
     return np.diff(np.concatenate([[0], cuts, [total]])).astype(np.int64)

@@ -1,8 +1,9 @@
-"""Embeddings. What arrives: pairs of texts with how similar they are, or queries with what answers
-them and what does not. What leaves: one vector a text, near those of texts that mean the same.
+"""Training of text embeddings: takes pairs of texts with similarity scores, or queries with
+positive and negative documents; returns one vector for each text, close to those of texts with the
+same meaning.
 
-A bi-encoder (Reimers and Gurevych 2019, arXiv:1908.10084): the same network reads each text alone,
-and pools its hidden states. The folder that is written is also one of sentence-transformers.
+A bi-encoder (Reimers and Gurevych 2019, arXiv:1908.10084): one network encodes each text on its own
+and pools its hidden states. The saved folder is also a sentence-transformers model.
 """
 
 import time
@@ -73,13 +74,15 @@ if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 NEGATIVES = ("negative", "negatives", *(f"negative_{number}" for number in range(1, 11)))
-DEV_ROWS = 64  # rows that are compared with each other for the loss on dev
+DEV_ROWS = 64  # rows that form one batch for the loss on dev
 SIMILARITY = ("spearman", "pearson")
 
 
 class Embed(Task):
-    """Golds are a list of `Gold`, predictions a list of vectors (k, D): of each row's query, of
-    what answers it, and of what does not.
+    """Bi-encoder embeddings.
+
+    Golds are a list of `Gold`; predictions are a list of arrays (k, D), one for each row: the
+    vectors of its query, its positive and its negatives.
     """
 
     name = "embed"
@@ -114,8 +117,8 @@ class Embed(Task):
         default_prompt: str | None = None,
         lower_case: bool = False,
     ) -> None:
-        """has_scores: whether it is judged by scores of pairs, or else by what it finds. prompts,
-        default_prompt, lower_case: of the folder of sentence-transformers.
+        """has_scores: whether the metric is correlation with scores of pairs, rather than
+        retrieval. prompts, default_prompt, lower_case: as in a sentence-transformers folder.
         """
         self.settings = settings
         self.has_scores = has_scores
@@ -123,10 +126,12 @@ class Embed(Task):
         self.default_prompt = default_prompt
         self.lower_case = lower_case
         self._judge_by("spearman" if has_scores else "ndcg@10")
-        self._is_open = False  # whether the first rows that it meets say what it is judged by
-        self._is_run = False  # it is trained, and judges scores of any scale
-        self._scale = 0.0  # of the scores that it judges; 0: task.score_max
-        self._longest = 0  # tokens that a published folder reads of a text; 0: data.max_length
+        # whether the first evaluated rows decide between correlation and retrieval
+        self._metric_is_open = False
+        # loaded from a finished run; then scores on any scale can be evaluated
+        self._is_trained = False
+        self._score_scale = 0.0  # scale of the scores under evaluation; 0: task.score_max
+        self._max_length = 0  # max_length of a published folder, in tokens; 0: data.max_length
         self._notes: list[str] = []
 
     def _judge_by(self, metric: str) -> None:
@@ -169,7 +174,7 @@ class Embed(Task):
             default_prompt=saved["default_prompt"],
             lower_case=bool(saved["lower_case"]),
         )
-        task._is_run = True
+        task._is_trained = True
         return task
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,12 +187,12 @@ class Embed(Task):
         }
 
     def use(self, checkpoint: Checkpoint) -> None:
-        if not self._is_run:
-            self._begin_from(checkpoint.folder, checkpoint.config)
+        if not self._is_trained:
+            self._adopt_folder(checkpoint.folder, checkpoint.config)
 
-    def _begin_from(self, folder: Path, config: ModelConfig) -> None:
-        """Take over how a folder of sentence-transformers makes vectors, where the options do not
-        say it.
+    def _adopt_folder(self, folder: Path, config: ModelConfig) -> None:
+        """Adopt pooling, normalization and prompts of a sentence-transformers folder for the
+        options that are not set.
         """
         said = read_sentence_input(folder)
         chosen: dict[str, Any] = {}
@@ -233,7 +238,7 @@ class Embed(Task):
             )
 
     def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
-        return True  # there are no weights of the head
+        return True  # the head has no weights
 
     def facts(self) -> dict[str, Any]:
         chosen = self.settings
@@ -250,16 +255,16 @@ class Embed(Task):
         if said is None:
             return None
         task = cls(EmbedOptions(), has_scores=False)
-        task._is_open = True
-        task._longest = said.max_length or 0
-        task._begin_from(folder, config)
+        task._metric_is_open = True
+        task._max_length = said.max_length or 0
+        task._adopt_folder(folder, config)
         return task
 
     def published(self) -> dict[str, Any]:
         return {}
 
     def head_kind(self, family: Family) -> None:
-        """There is no class but the body's."""
+        """No head class: the folder is published as the body alone."""
 
     def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
         return (
@@ -271,7 +276,7 @@ class Embed(Task):
         chosen = self.settings
         default = self.default_prompt
         prompts = {"query": chosen.query_prompt or "", "document": chosen.document_prompt or ""}
-        if self.has_scores:  # its texts are all of one kind
+        if self.has_scores:  # there is only one kind of text
             prompts = {}
         if self.has_scores and chosen.query_prompt:
             own = self.prompts | {"similarity": chosen.query_prompt}
@@ -293,7 +298,9 @@ class Embed(Task):
 
     @classmethod
     def raw_targets(cls, table: "Table") -> list[Any]:
-        """Text, pair, negatives and, where there are such, score of each row."""
+        """Return (text, pair, negatives, score) of each row; the last two are empty tuples if the
+        table has no such columns.
+        """
         there = table.rows.column_names
         texts = table.column("text")
         pairs = table.column_if_there("pair") or [None] * len(texts)
@@ -323,8 +330,8 @@ class Embed(Task):
             )
         if not self.has_scores:
             return target
-        most = self._scale or self.settings.score_max or 1.0
-        if not self._scale and not -most <= target.scores[0] <= most:
+        most = self._score_scale or self.settings.score_max or 1.0
+        if not self._score_scale and not -most <= target.scores[0] <= most:
             raise DataError(
                 f"the score {target.scores[0]:g} is not on the scale of training, which ends at"
                 f" {most:g}",
@@ -335,7 +342,9 @@ class Embed(Task):
 
     @classmethod
     def usable_rows(cls, table: "Table", options: EmbedOptions, ready: Task | None) -> list[int]:
-        """Of training rows also those that have a negative, where the loss needs one."""
+        """Return the usable rows; if the loss needs negatives, training rows without one are
+        excluded.
+        """
         usable = super().usable_rows(table, options, ready)
         if ready is not None:
             return usable
@@ -347,16 +356,16 @@ class Embed(Task):
         return usable
 
     def golds(self, table: "Table") -> list[Gold]:
-        if self._is_open:
+        if self._metric_is_open:
             fitted = self.fit(table, EmbedOptions())
             self.has_scores = fitted.has_scores
             of_rows = {name: getattr(fitted.settings, name) for name in ("loss", "score_max")}
             self.settings = self.settings.model_copy(update=of_rows)
             self._judge_by(fitted.main_metric)
-            self._is_open = False
-        if self.has_scores and self._is_run:
+            self._metric_is_open = False
+        if self.has_scores and self._is_trained:
             read = [gold.scores for gold in self.read_targets(table, self.settings) if gold.scores]
-            self._scale = scale_of(max((abs(each[0]) for each in read), default=1.0))
+            self._score_scale = scale_of(max((abs(each[0]) for each in read), default=1.0))
         found: list[Gold] = super().golds(table)
         counts = [count_negatives(negatives) for _, _, negatives, _ in self.raw_targets(table)]
         twice = sum(
@@ -370,14 +379,16 @@ class Embed(Task):
 
     @classmethod
     def items(cls, table: "Table") -> list[Any]:
-        """Pairs where there are such, else texts."""
+        """Return pairs if the table has them, otherwise single texts."""
         texts = table.column("text")
         pairs = table.column_if_there("pair")
         return texts if pairs is None else list(zip(texts, pairs, strict=True))
 
     @classmethod
     def texts(cls, table: "Table") -> list[str]:
-        """Of scored pairs both; else the queries, since what answers many may stand everywhere."""
+        """Return both texts of scored pairs, otherwise only the queries, because the same document
+        may answer many of them.
+        """
         texts = table.column("text")
         pairs = table.column_if_there("pair")
         if pairs is None or "score" not in table.rows.column_names:
@@ -412,7 +423,9 @@ class Embed(Task):
         config: ModelConfig,
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
-        """Texts, pairs of a text and a document, or records with `text` and perhaps `pair`."""
+        """Encode items: texts, (text, document) pairs, or mappings with `text` and optionally
+        `pair`.
+        """
         rows = [texts_of_item(item, number) for number, item in enumerate(items, start=1)]
         return self._encoded(rows, None, tokenizer, data, config)
 
@@ -424,7 +437,7 @@ class Embed(Task):
         data: DataSettings,
         config: ModelConfig,
     ) -> Encoded:
-        """One sequence of each text of a row, its query first."""
+        """Encode one sequence for each text of a row, the query first."""
         query_prompt = self.settings.query_prompt or ""
         document_prompt = self.settings.document_prompt or ""
         flat: list[str] = []
@@ -440,7 +453,7 @@ class Embed(Task):
             lower_cased(tokenizer) if self.lower_case else tokenizer,
             prompted,
             None,
-            max_length=min(data.max_length, self._longest or data.max_length),
+            max_length=min(data.max_length, self._max_length or data.max_length),
             cut="head",
             config=config,
         )
@@ -452,8 +465,12 @@ class Embed(Task):
     def balance(self, golds: Any) -> dict[str, float]:
         if self.has_scores:
             scores = [gold.scores[0] for gold in golds]
-            low, middle, high = (float(q) for q in np.quantile(scores, (0, 0.5, 1)))
-            return {"smallest score": low, "median score": middle, "largest score": high}
+            smallest, median, largest = (float(q) for q in np.quantile(scores, (0, 0.5, 1)))
+            return {
+                "smallest score": smallest,
+                "median score": median,
+                "largest score": largest,
+            }
         texts: set[str] = set()
         for gold in golds:
             texts.update(gold.documents)
@@ -491,7 +508,9 @@ class Embed(Task):
         return self._loss(outputs, batch.targets)
 
     def _loss(self, vectors: Tensor, targets: Tensor) -> losses.Loss:
-        """Of vectors (N, D) and what `_encoded` says of each, (N, 4): summed over the sizes."""
+        """Return the loss of vectors (N, D) with the targets (N, 4) from `_encoded`, summed over
+        the Matryoshka sizes.
+        """
         compared = losses.Compared.of_batch(vectors.float(), targets)
         total, count = self._loss_of(compared)
         for size in self.settings.matryoshka:
@@ -527,7 +546,7 @@ class Embed(Task):
         return Outcome(loss, count)
 
     def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
-        """Cosines and scores, where rows are judged by them one by one."""
+        """Return cosines and scores if the metric is computed from single pairs, otherwise None."""
         if not self.has_scores or batch.targets is None:
             return None
         compared = losses.Compared.of_batch(outputs.detach().float(), batch.targets)
@@ -559,14 +578,16 @@ class Embed(Task):
         return np.split(sequences, np.searchsorted(encoded.row, np.arange(1, encoded.n_rows)))
 
     def apply(self, model: nn.Module, encoded: Encoded, **options: Any) -> tuple[Any, float | None]:
-        """A text that stands in several rows is read once. The loss is of whole rows, of which a
-        batch that is predicted may have a part.
+        """Encode each distinct text once and copy its vector to all rows that contain it.
+
+        The loss is computed afterwards, because it needs whole rows, and a prediction batch may
+        contain only part of one.
         """
         if encoded.golds is None or not encoded.n_rows:
             return super().apply(model, replace(encoded, golds=None), **options)
         assert encoded.row is not None and encoded.examples.targets is not None
         _, place, text, _ = encoded.examples.targets.T
-        # a prompt tells documents from queries
+        # the same text has a different prompt as a document than as a query
         keys = 2 * text + (place > 0)
         _, first, same = np.unique(keys, return_index=True, return_inverse=True)
         tokens = np.split(encoded.examples.tokens, encoded.examples.starts[1:-1])
@@ -587,7 +608,7 @@ class Embed(Task):
         return predictions, total / count if count else None
 
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
-        """Of a pair how similar the two are, of a text its vector."""
+        """Return the similarity of a pair, or the vector of a single text."""
         if len(prediction) == 1:
             return [{"embedding": prediction[0].tolist()}]
         return [{"label": "similarity", "score": float(similarities([prediction])[0])}]
@@ -623,7 +644,7 @@ class Embed(Task):
         )
 
     def _by_size(self, golds: Any, predictions: Any) -> judgement.Table:
-        """How good vectors are that are cut to the sizes that were trained."""
+        """Return the metrics of vectors truncated to each trained size."""
         rows: list[list[judgement.Cell]] = []
         for size in (predictions[0].shape[-1], *sorted(self.settings.matryoshka, reverse=True)):
             found = self.metrics(golds, [each[:, :size] for each in predictions])
@@ -650,7 +671,7 @@ class Embed(Task):
         metric: str,
         as_model: bool = True,
     ) -> Baseline:
-        """TF-IDF of scored pairs, BM25 of what is searched."""
+        """Return TF-IDF cosines for scored pairs, and BM25 for retrieval."""
         began = time.perf_counter()
         golds: list[Gold] = test[1]
         predictions: Any

@@ -1,8 +1,9 @@
-"""What arrives: the vectors of a batch's texts, and which of them are queries, answers and
-negatives. What leaves: a loss as (sum, count).
+"""Losses of text embeddings: take the vectors of a batch and which of them are queries, positives
+and negatives; return a loss as (sum, count).
 
-n queries, m documents, D elements. Each is the loss that sentence-transformers has under another
-name, which is said; tests hold them to it.
+Shapes: n queries, m documents, D elements. Each docstring names the equivalent loss of
+sentence-transformers, which the tests compare with. The "answer" of a query is its positive
+document.
 """
 
 from collections.abc import Callable
@@ -17,34 +18,37 @@ from torch.nn import functional as F
 from langue.data.batch import Batch
 
 Loss = tuple[Tensor, float]
-# what a sequence's targets say, (N, 4): the row that it is of; its place there, 0 of the query and
-# 1 of what answers it; a number for its text; and its score, the bits of a float32
+# columns of a sequence's targets (N, 4): its row; its position in the row (0: query, 1: positive,
+# then negatives); a number that identifies its text; its score as the bits of a float32
 ROW, PLACE, TEXT, SCORE = range(4)
 
 
 def score_bits(scores: NDArray[Any]) -> NDArray[Any]:
-    """Scores (N,) as whole numbers, so that they stand beside whole numbers."""
+    """Return scores (N,) as the integers with the same float32 bits, so that they fit into an
+    integer array.
+    """
     bits: NDArray[Any] = scores.astype("float32").view("int32").astype("int64")
     return bits
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What a batch compares. Documents stand in order of their queries, and each query's answer
-    before its negatives.
+    """The queries and documents that a batch compares.
+
+    Documents are sorted by query, and each query's positive precedes its negatives.
     """
 
     queries: Tensor  # (n, D)
     documents: Tensor  # (m, D)
-    of: Tensor  # (m,) int64: which query each document is of
-    answers: Tensor  # (n,) int64: which of the documents answers each query
-    query_texts: Tensor  # (n,) int64, equal where the texts are
-    document_texts: Tensor  # (m,) int64, of the same numbers
-    scores: Tensor  # (m,) float: how similar each document is to its query; nan: not known
+    of: Tensor  # (m,) int64: the query that each document belongs to
+    answers: Tensor  # (n,) int64: the index of each query's positive document
+    query_texts: Tensor  # (n,) int64: equal if and only if the texts are equal
+    document_texts: Tensor  # (m,) int64: numbered like query_texts
+    scores: Tensor  # (m,) float: similarity of each document to its query; NaN: unknown
 
     @classmethod
     def of_batch(cls, vectors: Tensor, targets: Tensor) -> "Compared":
-        """vectors (N, D) and targets (N, 4) of whole rows, in any order."""
+        """Build from vectors (N, D) and targets (N, 4) of whole rows, in any order."""
         row, place, text, bits = targets.unbind(1)
         order = torch.argsort(row * (int(place.max()) + 1) + place)
         is_query = place[order] == 0
@@ -64,7 +68,7 @@ class Compared:
         )
 
     def shortened(self, size: int, unit: bool) -> "Compared":
-        """The same with the first `size` elements of each vector; unit: of length 1 again."""
+        """Return the vectors truncated to `size` elements; unit: renormalized to length 1."""
         if size >= self.queries.shape[1]:
             return self
         queries = self.queries[:, :size]
@@ -76,25 +80,27 @@ class Compared:
 
     @property
     def cosines(self) -> Tensor:
-        """(m,) of each document with its query."""
+        """The cosine (m,) of each document with its query."""
         return F.cosine_similarity(self.queries[self.of], self.documents, dim=-1)
 
     @property
     def negatives(self) -> Tensor:
-        """(m - n,) which documents are no answers."""
+        """The indices (m - n,) of the documents that are not positives."""
         kept = torch.ones(len(self.documents), dtype=torch.bool, device=self.of.device)
         kept[self.answers] = False
         return torch.nonzero(kept).squeeze(1)
 
 
 def cosine(compared: Compared) -> Loss:
-    """Squared difference of cosine and score: `CosineSimilarityLoss`."""
+    """Return the squared error of the cosine against the score (`CosineSimilarityLoss`)."""
     return (compared.cosines - compared.scores).square().sum(), float(len(compared.documents))
 
 
 def cosent(compared: Compared, scale: float) -> Loss:
-    """log(1 + sum exp(scale (cos_i - cos_j))) over all i of a lower score than j: `CoSENTLoss` (Su
-    2022; Huang et al. 2024, equation 3). The sum is that times the pairs.
+    """Return log(1 + sum exp(scale (cos_i - cos_j))) over all pairs in which i has a lower score
+    than j (`CoSENTLoss`; Su 2022; Huang et al. 2024, equation 3).
+
+    The sum is this value times the number of pairs.
     """
     cosines = scale * compared.cosines  # (m,)
     differences = cosines[:, None] - cosines[None, :]  # (m, m)
@@ -105,18 +111,19 @@ def cosent(compared: Compared, scale: float) -> Loss:
 
 
 def in_batch(compared: Compared, scale: float, symmetric: bool) -> Loss:
-    """Cross-entropy of each query's answer among all documents of the batch, by the cosine times
-    `scale`: `MultipleNegativesRankingLoss` (Henderson et al. 2017, arXiv:1705.00652, section 4.4).
+    """Return the cross-entropy of each query's positive among all documents of the batch, with
+    cosine times `scale` as the logit (`MultipleNegativesRankingLoss`; Henderson et al. 2017,
+    arXiv:1705.00652, section 4.4).
 
-    symmetric: the mean of that and of each answer's query among all queries. Not taken as a
-    negative is another document that answers the query, that has the same text as what answers it,
-    or that is the query itself.
+    symmetric: the mean of this and the reverse direction, each positive's query among all queries.
+    A document does not count as a negative if it is another positive of the same query, has the
+    same text as a positive, or is the query text itself.
     """
     queries = F.normalize(compared.queries, dim=-1)
     documents = F.normalize(compared.documents, dim=-1)
     similar = scale * queries @ documents.T  # (n, m)
     own = similar.gather(1, compared.answers[:, None]).squeeze(1)  # (n,)
-    alike = _alike(compared)
+    alike = _not_negatives(compared)
     log_z = similar.masked_fill(alike, -torch.inf).logsumexp(1)
     if symmetric:
         backwards = similar[:, compared.answers].T  # (n, n): answers, queries
@@ -125,12 +132,15 @@ def in_batch(compared: Compared, scale: float, symmetric: bool) -> Loss:
     return (log_z - own).sum(), float(len(own))
 
 
-def _alike(compared: Compared) -> Tensor:
-    """(n, m) whether a document is no negative of a query, its own answer excepted."""
+def _not_negatives(compared: Compared) -> Tensor:
+    """Return a mask (n, m) of the documents that are no negatives of a query, except its own
+    positive.
+    """
     texts = compared.document_texts
     asks_same = compared.query_texts[:, None] == compared.query_texts[None, :]  # (n, n)
-    is_answer = texts[compared.answers][:, None] == texts[None, :]  # (n, m) of each query
-    # counts below 2^24, which float32 holds exactly
+    # (n, m): the document has the text of the query's positive
+    is_answer = texts[compared.answers][:, None] == texts[None, :]
+    # the counts stay below 2^24, so float32 is exact
     alike = (asks_same.float() @ is_answer.float()) > 0
     alike |= compared.query_texts[:, None] == texts[None, :]
     alike[torch.arange(len(alike), device=alike.device), compared.answers] = False
@@ -138,8 +148,8 @@ def _alike(compared: Compared) -> Tensor:
 
 
 def triplet(compared: Compared, margin: float) -> Loss:
-    """max(0, cos(query, negative) - cos(query, answer) + margin) of each negative: `TripletLoss` of
-    cosine distances (Schroff et al. 2015, arXiv:1503.03832, equation 3).
+    """Return max(0, cos(query, negative) - cos(query, positive) + margin) over all negatives
+    (`TripletLoss` with cosine distance; Schroff et al. 2015, arXiv:1503.03832, equation 3).
     """
     cosines = compared.cosines
     negatives = compared.negatives
@@ -148,8 +158,8 @@ def triplet(compared: Compared, margin: float) -> Loss:
 
 
 def margin_mse(compared: Compared) -> Loss:
-    """Squared difference of the margin between answer and negative in dot products and in scores:
-    `MarginMSELoss` (Hofstätter et al. 2020, arXiv:2010.02666, equation 6).
+    """Return the squared error of the dot-product margin between positive and negative against the
+    margin of the scores (`MarginMSELoss`; Hofstätter et al. 2020, arXiv:2010.02666, equation 6).
     """
     dots = (compared.queries[compared.of] * compared.documents).sum(-1)  # (m,)
     negatives = compared.negatives
@@ -164,11 +174,11 @@ def cached(
     again: list[Callable[[], Tensor]],
     loss_of: Callable[[Tensor], Loss],
 ) -> Loss:
-    """A loss over vectors that were made part by part without a graph, whose backward pass makes
-    each part again: the same gradients with the memory of one part (Gao et al. 2021,
-    arXiv:2101.06983).
+    """Return a loss whose backward pass recomputes the vectors part by part (GradCache, Gao et al.
+    2021, arXiv:2101.06983): the same gradients with the activation memory of one part.
 
-    again: of each part, what makes its vectors with a graph, as they were made before.
+    vectors: computed part by part without a graph. again: for each part, a function that recomputes
+    its vectors with a graph and the same dropout.
     """
     sizes = [len(part) for part in vectors]
     whole = torch.cat(vectors).requires_grad_()
@@ -187,7 +197,9 @@ def cached(
 
 
 def repeatable(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
-    """What passes a batch, with the same dropout each time, in the precision of now."""
+    """Return a function that runs the model on a batch, with the same dropout on every call and the
+    current autocast precision.
+    """
     kind = batch.tokens.device.type
     devices = [batch.tokens.device] if kind == "cuda" else []
     seed = torch.random.initial_seed()

@@ -1,4 +1,4 @@
-"""The settings of embeddings, and which losses learn from which rows."""
+"""Settings of text embeddings, and which losses can learn from which training rows."""
 
 from typing import Literal
 
@@ -6,14 +6,14 @@ from pydantic import Field
 
 from langue.settings.sections import Section
 
-# what is known of the training rows, and the losses that learn from it, the usual one first
+# kinds of training rows, and the losses that can learn from each, the default first
 LOSSES = {
     "pairs with scores": ("cosine", "cosent"),
     "pairs without scores": ("in_batch",),
     "negatives": ("in_batch", "triplet"),
     "negatives with scores": ("margin_mse",),
 }
-COMPARE_ROWS = ("cosent", "in_batch")  # losses that compare the rows of a batch
+COMPARE_ROWS = ("cosent", "in_batch")  # losses that compare the rows of a batch with each other
 NEED_NEGATIVES = ("triplet", "margin_mse")
 
 

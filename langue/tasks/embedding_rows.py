@@ -1,5 +1,5 @@
-"""What arrives: rows of texts that are compared. What leaves: for each a `Gold`: a query, what
-answers it, what does not, and how similar they are.
+"""Rows of text embeddings: takes the columns of a row; returns a checked `Gold` with the query, its
+positive and negative documents, and their similarity scores.
 """
 
 import math
@@ -18,17 +18,17 @@ from langue.text.read.parse import is_missing, replace_lone_surrogates
 if TYPE_CHECKING:
     from langue.text.read.source import Table
 
-SHOWN = 80  # characters of a text
-SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 100.0)  # that people give scores of similarity on
+SHOWN = 80  # characters of a text that are shown
+SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 100.0)  # common upper ends of similarity scales
 
 
 @dataclass(frozen=True)
 class Gold:
-    """What is true of a row."""
+    """The query of a row, with its documents and their scores."""
 
     query: str
-    documents: tuple[str, ...]  # what answers it, then what does not
-    scores: tuple[float, ...] = ()  # of each document; none: not known
+    documents: tuple[str, ...]  # the positive, then the negatives
+    scores: tuple[float, ...] = ()  # one for each document; empty: unknown
 
 
 def read_row(
@@ -38,15 +38,16 @@ def read_row(
     score: Sequence[Any],
     where: Callable[[], str],
 ) -> Gold:
-    """What is true of a row; DataError, at `where()`, where it cannot be.
+    """Return the checked content of a row; raise DataError, at `where()`, if it is invalid.
 
-    given: its negatives, as columns of texts or of lists of them. score: its score, of rows that
-    have a column of them.
+    given: the negatives, from columns of texts or of lists of texts. score: one value if the table
+    has a score column, otherwise empty.
     """
     fix = "correct it or take it out (in training: data.invalid=drop)"
     if is_missing(pair):
         raise DataError("the pair is empty", where=where(), do=fix)
-    query, positive = replace_lone_surrogates(text), replace_lone_surrogates(pair)
+    query = replace_lone_surrogates(text)
+    positive = replace_lone_surrogates(pair)
     negatives = []
     for each in given:
         for negative in each if isinstance(each, list | tuple) else [each]:
@@ -68,8 +69,9 @@ def read_row(
 
 
 def _scores(value: Any, negatives: int, where: Callable[[], str]) -> tuple[float, ...]:
-    """A row's score, or its scores of the pair and of each negative; a number beside one negative
-    is the margin between the two.
+    """Return a row's scores, for the pair and for each negative.
+
+    A single number with a single negative is the margin between the two.
     """
     given = value if isinstance(value, list | tuple) else [value]
     found = []
@@ -97,7 +99,7 @@ def _scores(value: Any, negatives: int, where: Callable[[], str]) -> tuple[float
 
 
 def score_max(golds: Sequence[Gold], given: float | None, train: "Table") -> float:
-    """Where the scale of the scores ends."""
+    """Return the upper end of the score scale."""
     scores = np.asarray([gold.scores[0] for gold in golds if gold.scores])
     if scores.min() == scores.max():
         raise DataError(
@@ -117,21 +119,23 @@ def score_max(golds: Sequence[Gold], given: float | None, train: "Table") -> flo
 
 
 def scale_of(most: float) -> float:
-    """Where the scale ends that the largest score is on: the score itself where none is known."""
+    """Return the upper end of the smallest common scale that contains the largest score, or that
+    score if none does.
+    """
     return next((each for each in SCALES if each >= most), most)
 
 
 def count_negatives(negatives: Sequence[Any]) -> int:
-    """How many negatives a row's columns give."""
-    return sum(
-        not is_missing(one)
-        for each in negatives
-        for one in (each if isinstance(each, list | tuple) else [each])
-    )
+    """Return the number of negatives in a row's columns."""
+    count = 0
+    for cell in negatives:
+        texts = cell if isinstance(cell, list | tuple) else [cell]
+        count += sum(not is_missing(text) for text in texts)
+    return count
 
 
 def texts_of_item(item: Any, number: int) -> tuple[str, ...]:
-    """The texts of what a user gives; ModelError for anything else."""
+    """Return the texts of a user's item; raise ModelError if it is neither a text nor a pair."""
     if isinstance(item, Mapping):
         parts = [item[name] for name in ("text", "pair") if name in item]
     else:
@@ -145,13 +149,13 @@ def texts_of_item(item: Any, number: int) -> tuple[str, ...]:
 
 
 def shown(text: str) -> str:
-    """A text, or the beginning of a long one, on one line."""
+    """Return a text on one line, truncated if it is long."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
 
 
 def numbers_of(texts: Sequence[str]) -> NDArray[np.int64]:
-    """A number for each text (n,), the same for equal ones."""
+    """Return a number for each text (n,), the same number for equal texts."""
     numbers: dict[str, int] = {}
     for text in texts:
         numbers.setdefault(text, len(numbers))
@@ -159,8 +163,8 @@ def numbers_of(texts: Sequence[str]) -> NDArray[np.int64]:
 
 
 def score_bits_of(golds: Sequence[Gold]) -> NDArray[np.int64]:
-    """The scores of each row's query, which has none, and documents, (n,), as
-    `embedding_losses.score_bits` has them; NaN: not known.
+    """Return the scores (n,) of all queries and documents as integers (see
+    `embedding_losses.score_bits`); NaN for queries and where unknown.
     """
     scores: list[float] = []
     for gold in golds:

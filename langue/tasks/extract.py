@@ -1,8 +1,9 @@
-"""Extractive question answering: the part of a context that answers a question, or that none does.
+"""Extractive question answering: takes a question and a context; returns the span of the context
+that answers the question, or that none does.
 
-Question and context are read as a pair, a long context in overlapping windows that each show the
-question (Devlin et al. 2018, sections 4.2 and 4.3). Two scores a token say how well an answer
-starts and ends there. Answers are scored as SQuAD's and CMRC's scripts do, see
+Question and context are encoded as a pair; a long context is split into overlapping windows, each
+with the whole question (Devlin et al. 2018, sections 4.2 and 4.3). A start and an end logit for
+each token score the answer spans. Metrics are those of the SQuAD and CMRC scripts, see
 langue/statistics/answers.py.
 """
 
@@ -45,9 +46,9 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from langue.text.read.source import Table
 
-SPAN = "span"  # what families call the head of two scores for each token
+SPAN = "span"  # the kind of head with two logits per token, as families name it
 F1, EXACT = "f1", "exact_match"
-NAMED = 5  # rows that a note names
+NAMED = 5  # maximum number of rows that a note lists
 
 
 class ExtractOptions(Section):
@@ -72,15 +73,15 @@ class ExtractOptions(Section):
 
 @dataclass(frozen=True)
 class Gold:
-    """What is true of a question; without texts, that its context does not answer it."""
+    """The gold answers of a question; no texts: the context does not answer it."""
 
     texts: tuple[str, ...]
-    starts: tuple[int, ...]  # where each stands in the context; -1: nowhere
-    moved: tuple[bool, ...]  # whether that is another place than the data says
+    starts: tuple[int, ...]  # position of each text in the context; -1: not found
+    moved: tuple[bool, ...]  # whether that differs from the position in the data
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """The characters of the first answer that stands in the context, which is learnt."""
+        """The characters of the first answer found in the context, which is the training target."""
         for text, start in zip(self.texts, self.starts, strict=True):
             if start >= 0:
                 return start, start + len(text)
@@ -89,15 +90,16 @@ class Gold:
 
 @dataclass(frozen=True)
 class _Contexts:
-    """What is needed to go from sequences of tokens back to the contexts of each row."""
+    """What maps token sequences back to the contexts of their rows."""
 
     texts: list[str]
-    offsets: list[NDArray[np.int32]]  # of each row, the characters (G, 2) of its context's tokens
-    windows: Windows  # the parts of the contexts that the sequences show
+    # for each row, the character offsets (G, 2) of its context's tokens
+    offsets: list[NDArray[np.int32]]
+    windows: Windows  # the parts of the contexts that the sequences contain
 
 
 class Extract(Task):
-    """Answers to questions that stand in a context."""
+    """Extractive question answering."""
 
     name = "extract"
     result = "answers"
@@ -121,8 +123,8 @@ class Extract(Task):
     settings: ExtractOptions
 
     def __init__(self, settings: ExtractOptions, *, no_answer: bool, threshold: float = 0.0):
-        """no_answer: whether that there is none is an answer. threshold: the logarithm of odds over
-        which it is given.
+        """no_answer: whether questions may have no answer. threshold: the log-odds above which "no
+        answer" is given.
         """
         self.settings = settings
         self.no_answer = no_answer
@@ -168,8 +170,10 @@ class Extract(Task):
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
-        """Nothing says whether a published model has seen questions without answers: it may say
-        that there is none, as soon as that is likelier than any answer.
+        """Recognise a published question-answering model.
+
+        Such a model does not say whether it was trained on unanswerable questions, so "no answer"
+        is allowed and given once it is more likely than any span.
         """
         own = any(name.endswith(TOKEN_CLASSES[SPAN]) for name in classes_of(published))
         if not own or SPAN not in family.heads or len(published.get("id2label") or "01") != 2:
@@ -177,7 +181,7 @@ class Extract(Task):
         return cls(ExtractOptions(), no_answer=True)
 
     def published(self) -> dict[str, Any]:
-        return {}  # the classes have two outputs unless a config says otherwise
+        return {}  # these classes have two outputs unless the config says otherwise
 
     def output_names(self) -> list[str]:
         return ["start", "end"]
@@ -197,7 +201,7 @@ class Extract(Task):
 
     @classmethod
     def raw_targets(cls, table: "Table") -> list[Any]:
-        """Context, answers and whether there is none, of each row."""
+        """Return (context, answers, is_impossible) of each row."""
         marked = table.column_if_there("is_impossible") or [None] * len(table)
         return list(zip(table.column("context"), table.column("answers"), marked, strict=True))
 
@@ -238,12 +242,14 @@ class Extract(Task):
 
     def golds(self, table: "Table") -> list[Gold]:
         golds: list[Gold] = super().golds(table)
-        self._notes += _notes_of(table, golds)
+        self._notes += _notes_on_positions(table, golds)
         return golds
 
     @classmethod
     def usable_rows(cls, table: "Table", options: Any, ready: Task | None) -> list[int]:
-        """Of training rows also those that have an answer to learn."""
+        """Return the usable rows; training rows whose answers are not found in the context are
+        excluded.
+        """
         usable = super().usable_rows(table, options, ready)
         if ready is not None:
             return usable
@@ -253,7 +259,7 @@ class Extract(Task):
 
     @classmethod
     def items(cls, table: "Table") -> list[Any]:
-        """Records of a question and its context, with their id where there is one."""
+        """Return mappings with question and context, and the id if the table has one."""
         names = [each for each in ("id", "question", "context") if each in table.rows.column_names]
         columns = [table.column(name) for name in names]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -281,7 +287,7 @@ class Extract(Task):
         if cut.any():
             first = table.where(int(np.flatnonzero(cut)[0]))
             self._notes.append(f"{table.origin}: {_cut_note(cut, data, config)}, first {first}")
-        too_long = self._too_long(encoded)
+        too_long = self._count_too_long(encoded)
         if too_long:
             self._notes.append(
                 f"{table.origin}: {too_long:,} of {len(table):,} questions have an answer of more"
@@ -298,7 +304,7 @@ class Extract(Task):
         config: ModelConfig,
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
-        """Records with `question` and `context`, or pairs of the two."""
+        """Encode items: mappings with `question` and `context`, or pairs of the two."""
         rows = [_question_and_context(item, number) for number, item in enumerate(items, start=1)]
         encoded, cut = self._encoded(rows, None, tokenizer, data, config)
         if cut.any():
@@ -313,8 +319,9 @@ class Extract(Task):
         data: DataSettings,
         config: ModelConfig,
     ) -> tuple[Encoded, NDArray[np.int64]]:
-        """Also how many tokens each row's question loses. A row in which there is nothing to read
-        has no sequences.
+        """Return the encoded rows, and how many tokens each row's question loses.
+
+        A row without any tokens has no sequences.
         """
         filled = [row for row, pair in enumerate(rows) if not any(map(is_missing, pair))]
         while True:
@@ -335,7 +342,7 @@ class Extract(Task):
         cut = np.zeros(len(rows), np.int64)
         cut[filled] = windows.cut
         of_window = np.zeros(len(row), np.int32)
-        ahead = np.diff(row, prepend=-1) != 0  # the first window of each row
+        ahead = np.diff(row, prepend=-1) != 0  # whether this is the first window of its row
         of_window[ahead] = cut[row[ahead]]
         texts = ["" if is_missing(pair[1]) else replace_lone_surrogates(pair[1]) for pair in rows]
         offsets = [np.zeros((0, 2), np.int32)] * len(rows)
@@ -347,8 +354,8 @@ class Extract(Task):
             examples = examples.with_targets(_targets(context, row, golds))
         return Encoded(examples, len(rows), golds, row, context), cut
 
-    def _too_long(self, encoded: Encoded) -> int:
-        """How many rows have an answer to learn that has more tokens than one may have."""
+    def _count_too_long(self, encoded: Encoded) -> int:
+        """Return the number of rows whose gold answer has more tokens than an answer may have."""
         context: _Contexts = encoded.context
         count = 0
         for offsets, gold in zip(context.offsets, encoded.golds or (), strict=False):
@@ -379,10 +386,11 @@ class Extract(Task):
         return SPAN
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The mean of the cross-entropies of start and end, over the tokens of each window,
-        summed: outputs (T, 2), targets (N, 2) the two places in each window.
+        """Return the mean of the start and end cross-entropies over the tokens of each window,
+        summed.
 
-        Of a window that does not show the answer both are its first token.
+        outputs (T, 2); targets (N, 2): the two positions in each window. If a window does not
+        contain the answer, both targets are its first token.
         """
         assert batch.targets is not None
         logarithms = sequence_log_softmax(outputs, batch.starts)  # (T, 2)
@@ -401,8 +409,10 @@ class Extract(Task):
         return self.no_answer and self.settings.no_answer_threshold is None
 
     def settle_on_dev(self, golds: Any, predictions: Any) -> None:
-        """Choose the threshold of no answer as SQuAD 2.0's script finds the best one, by what the
-        checkpoint was chosen by; it stays 0 where dev does not have both kinds of questions.
+        """Choose the no-answer threshold that maximizes the checkpoint metric on dev, as SQuAD
+        2.0's script does.
+
+        It stays 0 if dev does not have both answerable and unanswerable questions.
         """
         answerable = np.array([bool(gold.texts) for gold in golds])
         if answerable.all() or not answerable.any():
@@ -420,12 +430,12 @@ class Extract(Task):
     # --- predicting ---
 
     def decode(self, outputs: Tensor, batch: Batch) -> Any:
-        """The scores (t, 2) of each sequence's tokens."""
+        """Return the logits (t, 2) of each sequence's tokens."""
         scores = outputs.float().cpu().numpy()
         return np.split(scores, batch.starts[1:-1].tolist())
 
     def merge(self, sequences: Any, encoded: Encoded) -> list[Answered]:
-        """The best answers of each row, of the scores of its windows' tokens."""
+        """Return the best answers of each row from the logits of all its windows."""
         context: _Contexts = encoded.context
         shown = context.windows
         assert encoded.row is not None
@@ -439,7 +449,7 @@ class Extract(Task):
                 begin = int(shown.begin[place])
                 own = scores[begin : begin + int(shown.size[place])]
                 windows.append((int(shown.first[place]), own))
-                # as in the published recipe: of the window that says it the least
+                # as in the published recipe, the window with the lowest null score counts
                 nothing = min(nothing, float(scores[0].sum()))
             found.append(
                 best_answers(
@@ -453,14 +463,16 @@ class Extract(Task):
             )
         return found
 
-    def _given(self, prediction: Answered) -> Span:
-        """The answer that is given; without text: that there is none."""
+    def _final_answer(self, prediction: Answered) -> Span:
+        """Return the final answer; an empty text means that there is none."""
         if not prediction.spans or prediction.odds > self.threshold:
             return Span("", 0, 0, prediction.nothing)
         return prediction.spans[0]
 
     def show(self, prediction: Answered, top: int | None) -> list[dict[str, Any]]:
-        """The likeliest first; that there is no answer is one of them where it may be given."""
+        """Return the candidates, most probable first; "no answer" is one of them if it is
+        allowed.
+        """
         shown = list(prediction.spans)
         if self.no_answer or not shown:
             shown.append(Span("", 0, 0, prediction.nothing))
@@ -468,13 +480,15 @@ class Extract(Task):
         return [span.as_json() for span in shown[:top]]
 
     def answer(self, prediction: Answered) -> Any:
-        """The answer that is given: of a task with a threshold not always the likeliest."""
-        return self._given(prediction).as_json()
+        """Return the final answer, which because of the threshold is not always the most probable
+        candidate.
+        """
+        return self._final_answer(prediction).as_json()
 
     # --- judging ---
 
     def _scores(self, golds: Any, predictions: Any) -> answers.Scores:
-        given = [self._given(each).text for each in predictions]
+        given = [self._final_answer(each).text for each in predictions]
         return answers.score([gold.texts for gold in golds], given)
 
     def measure(self, golds: Any, predictions: Any) -> Measure:
@@ -525,7 +539,7 @@ class Extract(Task):
         self, table: "Table", golds: Any, predictions: Any, limit: int = 20
     ) -> judgement.Examples | None:
         f1 = self._scores(golds, predictions).f1
-        given = [self._given(each) for each in predictions]
+        given = [self._final_answer(each) for each in predictions]
         wrong = np.flatnonzero(f1 < 1).tolist()
         order = sorted(wrong, key=lambda row: (f1[row], -given[row].score, row))[:limit]
         chosen = table.select(order)
@@ -558,16 +572,16 @@ class Extract(Task):
         metric: str,
         as_model: bool = True,
     ) -> Baseline | None:
-        """The sentence of the context that is most like the question; or, where that is better on
-        the training rows, that no question has an answer.
+        """Return the context's sentence that is most similar to the question; or "no answer" for
+        every question if that scores higher on the training rows.
         """
         began = time.perf_counter()
         sentences = NearestSentence([*train[0].column("context"), *test[0].column("context")])
         name = "sentence nearest by tf-idf"
-        predictions = _sentences(sentences, test[0])
+        predictions = _nearest_sentences(sentences, test[0])
         if self.no_answer:
             none = [Answered([], 1.0, math.inf)]
-            own = self.metrics(train[1], _sentences(sentences, train[0]))[metric] or 0.0
+            own = self.metrics(train[1], _nearest_sentences(sentences, train[0]))[metric] or 0.0
             without = self.metrics(train[1], none * len(train[1]))[metric] or 0.0
             if without > own:
                 name = "no answer to any question"
@@ -586,7 +600,7 @@ class Extract(Task):
 
 
 def nearest_place(context: str, text: str, start: int) -> int:
-    """Where the text stands in the context, as near to `start` as can be; -1: nowhere."""
+    """Return the occurrence of the text in the context nearest to `start`; -1 if there is none."""
     if start >= 0 and context.startswith(text, start):
         return start
     behind = context.find(text, max(start, 0))
@@ -600,9 +614,7 @@ def nearest_place(context: str, text: str, start: int) -> int:
 
 
 def _token_span(offsets: NDArray[np.int32], span: tuple[int, int] | None) -> tuple[int, int]:
-    """The first and the last of a context's tokens in which characters of the span stand; the last
-    is before the first where there are none.
-    """
+    """Return the first and last token that overlap a span; last < first if there is none."""
     if span is None:
         return 0, -1
     first = int(np.searchsorted(offsets[:, 1], span[0], side="right"))
@@ -613,8 +625,8 @@ def _token_span(offsets: NDArray[np.int32], span: tuple[int, int] | None) -> tup
 def _targets(
     context: _Contexts, row: NDArray[np.int64], golds: Sequence[Gold]
 ) -> NDArray[np.int64]:
-    """(n, 2) where the answer starts and ends in each window; 0, its first token, where the window
-    does not show it whole.
+    """Return the start and end position (n, 2) of the answer in each window; 0, the first token, if
+    the window does not contain the whole answer.
     """
     shown = context.windows
     targets = np.zeros((len(row), 2), np.int64)
@@ -627,8 +639,8 @@ def _targets(
     return targets
 
 
-def _sentences(nearest: NearestSentence, table: "Table") -> list[Answered]:
-    """The sentence of its context that is nearest to each question."""
+def _nearest_sentences(nearest: NearestSentence, table: "Table") -> list[Answered]:
+    """Return, for each question, the most similar sentence of its context."""
     found = []
     for question, context in Extract._pairs(table):
         start, end = nearest.find(question, context)
@@ -640,7 +652,7 @@ def _sentences(nearest: NearestSentence, table: "Table") -> list[Answered]:
 
 
 def _question_and_context(item: Any, number: int) -> tuple[Any, Any]:
-    """The two of a record or of a pair; ModelError for anything else."""
+    """Return the question and context of an item; raise ModelError if it has another form."""
     if isinstance(item, Mapping) and {"question", "context"} <= item.keys():
         pair = item["question"], item["context"]
     elif isinstance(item, list | tuple) and len(item) == 2:
@@ -655,8 +667,8 @@ def _question_and_context(item: Any, number: int) -> tuple[Any, Any]:
     return pair
 
 
-def _notes_of(table: "Table", golds: Sequence[Gold]) -> list[str]:
-    """What is said of answers that do not stand where the data says."""
+def _notes_on_positions(table: "Table", golds: Sequence[Gold]) -> list[str]:
+    """Return notes on answers that are not at the position that the data gives."""
     total = sum(len(gold.texts) for gold in golds)
     moved = [row for row, gold in enumerate(golds) for each in gold.moved if each]
     absent = [row for row, gold in enumerate(golds) for start in gold.starts if start < 0]
@@ -690,7 +702,7 @@ def _shown(text: str) -> str:
 
 
 def _highlights(gold: Gold, given: Span) -> list[judgement.Highlight]:
-    """The true answers, and the one that was given."""
+    """Return highlights of the gold answers and of the predicted one."""
     true = {
         (start, start + len(text))
         for text, start in zip(gold.texts, gold.starts, strict=True)

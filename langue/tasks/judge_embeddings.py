@@ -1,5 +1,6 @@
-"""What arrives: the vectors of rows, and what answers what. What leaves: how similar pairs are, and
-how high what answers a query is ranked among the documents of all rows.
+"""Evaluation of embeddings: takes the vectors of rows and which documents answer which query;
+returns the similarities of pairs, and the rank of each query's positives among the documents of all
+rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def similarities(predictions: Any) -> Floats:
-    """(N,) the cosines of rows of two vectors; a baseline's are there already."""
+    """Return the cosines (N,) of rows of two vectors; a baseline's predictions already are
+    cosines.
+    """
     if isinstance(predictions, np.ndarray):
         return predictions
     pairs = np.stack([each[:2] for each in predictions]).astype(np.float64)  # (N, 2, D)
@@ -32,16 +35,17 @@ def collection(golds: Sequence[Gold]) -> retrieval.Collection:
 
 
 def _vectors(whole: retrieval.Collection, predictions: Any) -> tuple[Floats, Floats]:
-    """Of the queries (Q, D) and the documents (M, D)."""
+    """Return the vectors of the queries (Q, D) and of the documents (M, D)."""
     queries = [predictions[row][0] for row in whole.first]
     documents = [predictions[row][1 + place] for row, place in whole.places]
     return np.stack(queries).astype(np.float64), np.stack(documents).astype(np.float64)
 
 
 def search_metrics(golds: Sequence[Gold], predictions: Any) -> dict[str, Floats]:
-    """Each metric of each row, (N,): that of its query where it stands first, else nan.
+    """Return each metric for each row (N,): the value of its query in the first row that has this
+    query, NaN in later ones.
 
-    predictions: vectors, or a baseline's ranks of each query's answers.
+    predictions: vectors, or a baseline's ranks of each query's positives.
     """
     whole = collection(golds)
     ranks = predictions
@@ -56,7 +60,7 @@ def search_metrics(golds: Sequence[Gold], predictions: Any) -> dict[str, Floats]
 
 
 def search_measure(values: Mapping[str, Floats]) -> Measure:
-    """The mean over queries, each weighed as the row in which it stands first."""
+    """Return the mean over queries, each weighted as the first row that contains it."""
     counted = np.isfinite(next(iter(values.values())))
 
     def measure(weights: Floats) -> dict[str, Floats]:
@@ -71,11 +75,11 @@ def search_measure(values: Mapping[str, Floats]) -> Measure:
 def worst_searches(
     table: "Table", golds: Sequence[Gold], predictions: Any, limit: int
 ) -> judgement.Examples:
-    """The queries whose answers are ranked lowest."""
+    """Return the queries whose positives are ranked lowest."""
     whole = collection(golds)
     queries, documents = _vectors(whole, predictions)
     ranks = retrieval.cosine_ranks(queries, documents, whole.relevant)
-    rank = np.ones(len(golds), np.int64)  # of each row's best answer
+    rank = np.ones(len(golds), np.int64)  # the rank of each row's best positive
     rank[whole.first] = [int(own[0]) for own in ranks]
     query_of = {int(row): query for query, row in enumerate(whole.first)}
 
@@ -97,7 +101,7 @@ def worst_searches(
 def worst_similarities(
     table: "Table", golds: Sequence[Gold], predictions: Any, limit: int
 ) -> judgement.Examples:
-    """The pairs whose cosines are furthest from their scores."""
+    """Return the pairs whose cosines differ most from their scores."""
     true = np.asarray([gold.scores[0] for gold in golds])
     said = similarities(predictions)
     errors = np.abs(true - said)
@@ -114,7 +118,7 @@ def worst_similarities(
 
 
 def tfidf_similarities(train: Sequence[Gold], test: Sequence[Gold]) -> Floats:
-    """The baseline of scored pairs: the cosine of the TF-IDF of both texts, (N,)."""
+    """Return the baseline of scored pairs: the TF-IDF cosine (N,) of the two texts."""
     known: list[str] = []
     for gold in train:
         known += [gold.query, gold.documents[0]]
@@ -124,6 +128,6 @@ def tfidf_similarities(train: Sequence[Gold], test: Sequence[Gold]) -> Floats:
 
 
 def bm25_ranks(golds: Sequence[Gold]) -> list[retrieval.Ints]:
-    """The baseline of searches: how high BM25 ranks what answers each query."""
+    """Return the retrieval baseline: the BM25 rank of each query's positives."""
     whole = collection(golds)
     return retrieval.BM25(whole.documents).ranks(whole.queries, whole.relevant)

@@ -1,7 +1,8 @@
-"""Judging labels: what is true of each row and what was predicted of it, one label or any number.
+"""Evaluation of classification: takes gold labels and predicted probabilities, single-label or
+multi-label; returns a `Judgement`.
 
-Intervals are of 95%. A share of examples has an exact one, of the number of examples that it is a
-share of: recall, of the examples that have the label.
+Intervals are 95% intervals. Those of proportions are exact and based on the number of examples in
+the denominator: for recall, the examples that have the label.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from langue.statistics.intervals import RESAMPLES, Counts, bootstrap, clopper_pe
 from langue.statistics.labels import label_counts, label_margins, positive_intervals
 from langue.tasks.judgement import Judgement, Matrix, Points, Section, Table
 
-FEW = 5  # examples of a label, below which its own scores say next to nothing
+FEW = 5  # support of a label below which its own scores are hardly meaningful
 
 
 def judge_labels(
@@ -28,8 +29,9 @@ def judge_labels(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Judgement:
-    """One label a row: golds (N,), probabilities (N, C). positive: of two labels, the one that
-    precision, recall and F1 are of.
+    """Judge single-label predictions: golds (N,), probabilities (N, C).
+
+    positive: of two labels, the index of the one that precision, recall and F1 refer to.
     """
     n_labels = len(labels)
     true, probability = m.check_classification(golds, probabilities, n_labels)
@@ -41,7 +43,7 @@ def judge_labels(
     metrics = m.plain(measure, len(true))
     counts: Counts = label_counts(hit, of_true, of_predicted)
     either = of_true + of_predicted - hit
-    counts["mcc"] = int(either[either > 0].min())  # the rarest label, on which it hangs
+    counts["mcc"] = int(either[either > 0].min())  # the rarest label limits how reliable MCC is
     intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
     right = clopper_pearson(int(hit.sum()), len(true))
     intervals |= {"accuracy": right, "f1_micro": right}
@@ -68,7 +70,7 @@ def judge_labels(
         notes=notes + notes_on_labels(of_true, labels),
         sections=sections,
         positive=labels[positive] if n_labels == 2 else None,
-        repeated=("f1_micro",),  # it is the accuracy, where each text has one label
+        repeated=("f1_micro",),  # equal to accuracy when each text has one label
     )
 
 
@@ -82,8 +84,9 @@ def judge_several_labels(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Judgement:
-    """Any number of labels a row, golds zeros and ones (N, C), probabilities (N, C). threshold: the
-    probability from which on a label is given.
+    """Judge multi-label predictions: golds (N, C) of zeros and ones, probabilities (N, C).
+
+    threshold: minimum probability at which a label is predicted.
     """
     true, probability = m.check_multilabel(golds, probabilities)
     if true.shape[1] != len(labels):
@@ -93,7 +96,7 @@ def judge_several_labels(
     metrics = m.plain(measure, len(true))
     hit, of_true, of_predicted = (each.sum(axis=0) for each in (true & predicted, true, predicted))
     counts: Counts = label_counts(hit, of_true, of_predicted)
-    # Micro averages are of the texts that have, or are said to have, a label at all.
+    # Micro averages depend on the texts that have, or are predicted to have, a label at all.
     counts["precision_micro"] = int(predicted.any(axis=1).sum())
     counts["recall_micro"] = int(true.any(axis=1).sum())
     counts["f1_micro"] = int((true | predicted).any(axis=1).sum())
@@ -144,7 +147,7 @@ def by_label(
 
 
 def calibration(confidence: m.Floats, hit: NDArray[np.bool_]) -> Points:
-    """Of each filled bin of confidence the mean confidence and the accuracy."""
+    """Return the mean confidence and the accuracy in each non-empty confidence bin."""
     bins = m.confidence_bins(confidence)
     chosen = [mask for i in range(m.N_BINS) if (mask := bins == i).any()]
     return Points(
@@ -166,7 +169,7 @@ def calibration(confidence: m.Floats, hit: NDArray[np.bool_]) -> Points:
 
 
 def notes_on_labels(support: NDArray[Any], labels: Sequence[str]) -> list[str]:
-    """Notes on labels with no example, or with too few to say much of."""
+    """Return notes on labels with no examples, or with too few for reliable scores."""
     notes = []
     absent = [labels[i] for i in np.flatnonzero(support == 0).tolist()]
     if absent:
@@ -181,5 +184,5 @@ def notes_on_labels(support: NDArray[Any], labels: Sequence[str]) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first five names, and how many more there are."""
+    """Return the first five names, and the number of the others."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,5 +1,6 @@
-"""What arrives: the rewards that a model gives to answers. What leaves: how often the better answer
-has the larger one, what people see of it, and a baseline that knows only how long answers are.
+"""Evaluation of preferences: takes the rewards that a model gives to answers; returns how often the
+better answer has the larger reward, tables for the report, and a baseline that only looks at answer
+lengths.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,19 +19,23 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rewarded:
-    """What a model makes of a row: rewards of its answers. rejected: NaN where there is one
-    answer. reference: by how much the first model finds the chosen answer likelier; NaN: not known.
+    """The rewards of a row's answers.
+
+    rejected: NaN if the row has a single answer. reference: the log-probability of the chosen
+    answer minus that of the rejected one under the reference model; NaN: unknown.
     """
 
     chosen: float
     rejected: float
     good: bool | None = None
     reference: float = np.nan
-    is_reward: bool = True  # else numbers that say which is preferred, and no more
+    is_reward: bool = True  # False: numbers that only express which answer is preferred
 
 
 def measure_of_rewards(predictions: Sequence[Rewarded]) -> Measure:
-    """Accuracy, where a tie is half right, and by how much the chosen answer is ahead."""
+    """Return the measure of accuracy (a tie counts as half) and of the margin, the reward of the
+    chosen answer minus that of the rejected one.
+    """
     chosen = np.asarray([each.chosen for each in predictions], np.float64)  # (N,)
     rejected = np.asarray([each.rejected for each in predictions], np.float64)
     known = np.asarray([each.is_reward for each in predictions])
@@ -50,7 +55,9 @@ def measure_of_rewards(predictions: Sequence[Rewarded]) -> Measure:
 
 
 def _unpaired(right: Floats, rewards: Floats, good: NDArray[np.bool_]) -> Measure:
-    """Of single answers: the margin is that of the means of good and of bad ones."""
+    """Return the measure for single answers, where the margin is the mean reward of good answers
+    minus that of bad ones.
+    """
 
     def measure(weights: Floats) -> dict[str, Floats]:
         means = []
@@ -67,8 +74,8 @@ def _unpaired(right: Floats, rewards: Floats, good: NDArray[np.bool_]) -> Measur
 def table_of_rewards(
     predictions: Sequence[Rewarded],
 ) -> tuple[judgement.Table, dict[str, float]]:
-    """The mean rewards of chosen and rejected answers, and how often the reference found the chosen
-    one likelier, where that is known; and the same by name.
+    """Return a table of the mean rewards of chosen and rejected answers and, if known, of how often
+    the reference model preferred the chosen one; and the same values by name.
     """
     chosen = float(np.mean([each.chosen for each in predictions]))
     rejected = float(np.mean([each.rejected for each in predictions]))
@@ -88,7 +95,7 @@ def table_of_rewards(
 def furthest_from_preference(
     golds: Sequence[Preferred], predictions: Sequence[Rewarded], limit: int
 ) -> judgement.Examples:
-    """The rows whose rejected answer is furthest ahead."""
+    """Return the rows in which the rejected answer has the largest lead."""
     ahead = np.asarray([each.chosen - each.rejected for each in predictions])
     order = np.argsort(ahead, kind="stable")
     rows = []

@@ -1,9 +1,9 @@
-"""What arrives: numbers and texts that a task has judged.
-What leaves: a `Judgement`: metrics with intervals, and sections that any report can show.
+"""The result of an evaluation: `Judgement` holds metrics with intervals, and sections that any
+report can show.
 
-A section knows nothing of tasks, and a report knows nothing but sections: a new task fills these
-and needs no HTML. Every section is frozen and JSON-able (`dataclasses.asdict`). Texts and labels
-are kept as they are, hostile ones too; whoever shows a section escapes them.
+Sections are independent of tasks, and reports only know sections, so that a new task needs no HTML
+of its own. Every section is frozen and JSON-able (`dataclasses.asdict`). Texts and labels are
+stored unescaped, hostile ones too; whoever renders a section escapes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 Metrics = dict[str, float | None]
-Interval = tuple[float, float]  # lower and upper end, of 95%
-Cell = str | int | float | None  # None stands for what is undefined and is shown as a dash
-MAX_POINTS = 1500  # of a scatter plot
+Interval = tuple[float, float]  # lower and upper end of a 95% interval
+Cell = str | int | float | None  # None is an undefined value, shown as a dash
+MAX_POINTS = 1500  # maximum number of points of a scatter plot
 HighlightKind = Literal["plain", "right", "wrong", "missed", "given"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells. Integers are counts and floats measurements; strings are shown as they are."""
+    """Rows of cells: integers are counts, floats are measurements, strings are shown as they
+    are.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    shares: Sequence[int] = ()  # columns of fractions of one, shown in percent
-    bar: int | None = None  # the column whose numbers also get a bar
+    shares: Sequence[int] = ()  # columns that are fractions of one, shown as percentages
+    bar: int | None = None  # column whose numbers also get a bar
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Counts (rows, columns). Where both have the same labels, the diagonal is what is right."""
+    """Counts (rows, columns); if both have the same labels, the diagonal holds the correct ones."""
 
     title: str
     rows: Sequence[str]
@@ -46,19 +48,19 @@ class Matrix:
 
     @property
     def is_square(self) -> bool:
-        """Whether a count on the diagonal is right, and any other a confusion."""
+        """Whether counts on the diagonal are correct and all others are confusions."""
         return list(self.rows) == list(self.columns)
 
     def largest(self, limit: int = 15) -> Table:
-        """The largest counts, off the diagonal where that is what is right: for a matrix that does
-        not fit where it is shown.
+        """Return the largest counts, without a correct diagonal, for a matrix that is too big to
+        show.
         """
-        found = [
-            (count, i, j)
-            for i, row in enumerate(self.counts)
-            for j, count in enumerate(row)
-            if count and not (self.is_square and i == j)
-        ]
+        found = []
+        for i, row in enumerate(self.counts):
+            for j, count in enumerate(row):
+                is_correct = self.is_square and i == j
+                if count and not is_correct:
+                    found.append((count, i, j))
         found.sort(key=lambda one: (-one[0], one[1:]))
         return Table(
             title="Commonest confusions" if self.is_square else f"{self.title}: largest counts",
@@ -74,26 +76,26 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Points:
-    """Points of a plane: a scatter plot, a calibration plot or, where they are joined, a curve."""
+    """Points in a plane: a scatter plot, a calibration plot or, if they are joined, a curve."""
 
     title: str
     x: str  # names of the axes
     y: str
     points: Sequence[tuple[float, float]]
-    sizes: Sequence[float] | None = None  # a point's area; None: all are alike
-    sizes_are: str = ""  # what is counted by `sizes`: "answers"
-    diagonal: bool = False  # both axes have one span, and x = y is drawn
-    joined: bool = False  # a line goes from point to point
-    percent: bool = False  # both axes are fractions of one, shown in percent
+    sizes: Sequence[float] | None = None  # areas of the points; None: all the same
+    sizes_are: str = ""  # what `sizes` counts, e.g. "answers"
+    diagonal: bool = False  # both axes have the same range, and x = y is drawn
+    joined: bool = False  # a line connects the points
+    percent: bool = False  # both axes are fractions of one, shown as percentages
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Highlight:
-    """Characters `start` to `end` of a passage. Highlights of one passage may overlap.
+    """Characters `start` to `end` of a passage; highlights of one passage may overlap.
 
     right: predicted and true; wrong: predicted only; missed: true only; plain: neither is known;
-    given: what a model was given, shown more quietly than what it made of it.
+    given: the model's input, shown less prominently than its output.
     """
 
     start: int
@@ -104,7 +106,7 @@ class Highlight:
 
 @dataclass(frozen=True)
 class Passage:
-    """A text and what is highlighted in it."""
+    """A text and its highlights."""
 
     text: str
     highlights: Sequence[Highlight] = ()
@@ -112,7 +114,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Example:
-    """One row of `Examples`: its texts (two of a pair) and a cell for every column."""
+    """One row of `Examples`: its texts (two for a pair) and a cell for every column."""
 
     passages: Sequence[Passage]
     cells: Sequence[Cell] = ()
@@ -120,18 +122,20 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with what was said of them: the worst mistakes, samples, the longest documents."""
+    """Texts with annotations: worst mistakes, samples, longest documents."""
 
     title: str
-    columns: Sequence[str]  # of the cells; the texts come first, under `texts_are`
+    columns: Sequence[str]  # of the cells; the texts precede them, under the heading `texts_are`
     rows: Sequence[Example]
     texts_are: str = "text"
-    shares: Sequence[int] = ()  # columns of fractions of one, shown in percent
+    shares: Sequence[int] = ()  # columns that are fractions of one, shown as percentages
     note: str = ""
 
 
 def scatter(true: NDArray[Any], predicted: NDArray[Any], seed: int) -> Points:
-    """What was predicted of examples against what is true, both (N,); of many a random part."""
+    """Return a scatter plot of predicted against true values, both (N,), or of a random sample if
+    there are many.
+    """
     shown = np.arange(len(true))
     if len(true) > MAX_POINTS:
         shown = np.random.default_rng(seed).choice(len(true), MAX_POINTS, replace=False)
@@ -155,8 +159,9 @@ Section = Table | Matrix | Points | Examples
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good predictions are. `None` stands for what is undefined, and `notes` says why, or for
-    no interval.
+    """The quality of predictions.
+
+    A metric of None is undefined, an interval of None unknown; `notes` say why.
     """
 
     examples: int
@@ -165,17 +170,17 @@ class Judgement:
     primary_metric: str
     notes: Sequence[str] = ()
     sections: Sequence[Section] = ()
-    # with two labels: which of them `precision`, `recall` and `f1` are of
+    # with two labels, the one that `precision`, `recall` and `f1` refer to
     positive: str | None = None
-    # metrics that always equal another one, which reports leave out
+    # metrics that always equal another one, which reports omit
     repeated: Sequence[str] = ()
-    # what metrics.json has besides: a threshold that was chosen on dev
+    # additional content of metrics.json, such as a threshold chosen on dev
     settled: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(
         self, split: str, baseline: Mapping[str, Any] | None, seconds: float
     ) -> dict[str, Any]:
-        """The content of metrics.json."""
+        """Return the content of metrics.json."""
         return {
             "split": split,
             "examples": self.examples,

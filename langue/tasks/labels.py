@@ -1,17 +1,17 @@
-"""Labels that look alike and texts with several labels, found and told in a sentence."""
+"""Labels that look alike and texts with conflicting labels: finding them, and notes about them."""
 
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-SHOWN = 4  # groups of labels that a sentence names
+SHOWN = 4  # groups of labels that a note lists
 INVISIBLE = ("Cf", "Cc")  # Unicode categories: format and control characters
 VARIATION_SELECTOR = "\N{VARIATION SELECTOR-16}"
 
 
 def look(label: str) -> str:
-    """The visible form of a label: equal for labels that differ only in blanks, case, Unicode form
-    or invisible characters.
+    """Return the visible form of a label, equal for labels that differ only in whitespace, case,
+    Unicode form or invisible characters.
     """
     composed = unicodedata.normalize("NFKC", label)
     folded = unicodedata.normalize("NFKC", composed.casefold())
@@ -25,7 +25,7 @@ def look(label: str) -> str:
 
 
 def spellings(labels: Iterable[str]) -> dict[str, str]:
-    """For each look the spelling of most rows; of equally frequent ones, the first by alphabet."""
+    """Return, for each visible form, its most frequent spelling; ties are broken alphabetically."""
     found = {}
     for seen, counts in _groups(labels).items():
         most = max(counts.values())
@@ -34,7 +34,7 @@ def spellings(labels: Iterable[str]) -> dict[str, str]:
 
 
 def alike(labels: Iterable[str]) -> str | None:
-    """A sentence on different labels that look alike; None where there are none."""
+    """Return a note on different labels that look alike, or None."""
     groups = [counts for counts in _groups(labels).values() if len(counts) > 1]
     if not groups:
         return None
@@ -57,7 +57,9 @@ def _group_in_words(counts: Counter[str]) -> str:
 
 
 def ascii_where_hidden(label: str, others: Iterable[str]) -> str:
-    """A label in quotation marks, in ASCII where another one is displayed the same."""
+    """Return a label in quotation marks, escaped to ASCII if another label is displayed the
+    same.
+    """
     form = unicodedata.normalize("NFC", label)
     for other in others:
         if other != label and unicodedata.normalize("NFC", other) == form:
@@ -66,7 +68,7 @@ def ascii_where_hidden(label: str, others: Iterable[str]) -> str:
 
 
 def _groups(labels: Iterable[str]) -> dict[str, Counter[str]]:
-    """look -> how often each of its spellings occurs."""
+    """Return, for each visible form, the counts of its spellings."""
     groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for label, count in Counter(labels).items():
         seen = look(label)
@@ -75,7 +77,7 @@ def _groups(labels: Iterable[str]) -> dict[str, Counter[str]]:
 
 
 def conflicting(texts: Sequence[str], labels: Sequence[object]) -> dict[str, Counter[object]]:
-    """The texts that occur with different labels, and how often with each."""
+    """Return the texts that occur with different labels, with the count of each label."""
     counts_of: defaultdict[str, Counter[object]] = defaultdict(Counter)
     for text, label in zip(texts, labels, strict=True):
         counts_of[text][label] += 1
@@ -85,8 +87,9 @@ def conflicting(texts: Sequence[str], labels: Sequence[object]) -> dict[str, Cou
 def conflict_note(
     conflicts: Mapping[str, Counter[object]], n_rows: int, first: Sequence[str]
 ) -> str:
-    """A sentence on conflicting texts, with the highest possible accuracy. first: where the rows of
-    the first one are.
+    """Return a note on conflicting texts, with the highest possible accuracy.
+
+    first: the locations of the first conflicting text's rows.
     """
     rows = 0
     lost = 0

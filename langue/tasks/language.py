@@ -1,8 +1,7 @@
-"""What arrives: documents as tokens and a language model. What leaves: how well it predicts them,
-as (sum, count).
+"""The base of the pretraining objectives (causal, masked, denoising): takes tokenized documents and
+a language model; returns how well the model predicts them, as (sum, count).
 
-What causal, masked and denoising pretraining share; each says in its own file how a chunk of text
-becomes a batch.
+Each objective defines in its own file how a chunk of text becomes a batch.
 """
 
 import math
@@ -31,16 +30,16 @@ from langue.tasks.objective import LOSS, Metrics, Objective, Outcome
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-FEW = 20  # documents, below which drawing them anew says nothing
+FEW = 20  # number of documents below which bootstrapping them is meaningless
 
 
 class LanguageObjective(Objective):
-    """Predicting tokens of text from other tokens of it."""
+    """Prediction of tokens of a text from other tokens of it."""
 
     primary_metric = "perplexity"
     best = LOSS
     learns_from = "documents"
-    architecture: str  # of the model that it trains
+    architecture: str  # the architecture that it trains
     overhead: SpecialTokenOverhead
 
     def __init__(
@@ -50,25 +49,27 @@ class LanguageObjective(Objective):
         self.settings = settings
         self.z_loss = z_loss
         self.seed = seed
-        self.vocabulary = len(tokenizer)  # as many as words are drawn from at random
+        self.vocabulary = len(tokenizer)  # the range of random replacement tokens
         self.special = special_ids(tokenizer)
 
     @classmethod
     def fits(cls, settings: Any, block: int, sentinels: int) -> None:
-        """SettingsError where chunks of a block cannot be made with so many sentinels."""
+        """Raise SettingsError if a chunk of `block` tokens needs more than `sentinels`
+        sentinels.
+        """
 
     @classmethod
     def learns_pairs(cls, settings: Any) -> bool:
-        """Whether the model also tells of two parts of a text how they stand to each other."""
+        """Return whether the model also learns how two parts of a text relate (a pair loss)."""
         return False
 
     @classmethod
     def check_documents(cls, settings: Any, n_documents: int) -> None:
-        """SettingsError where chunks cannot be made of so few documents."""
+        """Raise SettingsError if chunks cannot be made from so few documents."""
 
     @abstractmethod
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch | Pairs:
-        """The batch of these chunks, its labels being what is to be predicted."""
+        """Build the batch of these chunks, with the tokens to predict as labels."""
 
     def stream(
         self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0
@@ -98,12 +99,12 @@ class LanguageObjective(Objective):
 
     @classmethod
     def overhead_for(cls, settings: Any) -> SpecialTokenOverhead:
-        """How chunks are wrapped with these settings."""
+        """Return how many special tokens wrap a chunk with these settings."""
         return cls.overhead
 
     @classmethod
     def suits(cls, config: ModelConfig) -> None:
-        """ModelError where the model is not of the objective's kind."""
+        """Raise ModelError if the model does not have the objective's architecture."""
         if config.architecture != cls.architecture:
             raise ModelError(
                 f"{cls.name} trains the architecture {cls.architecture}, and the model is of"
@@ -112,26 +113,26 @@ class LanguageObjective(Objective):
             )
 
     def predicted(self, batch: Any) -> Batch:
-        """The side of a batch whose tokens are predicted."""
+        """Return the side of a batch whose tokens are predicted."""
         return decoder_side(batch)
 
     def states(self, model: LanguageModel, batch: Any) -> Tensor:
-        """The hidden states (T, D) of the side whose tokens are predicted."""
+        """Return the hidden states (T, D) of the side whose tokens are predicted."""
         return language_states(model, batch)
 
     def hidden(self, model: LanguageModel, batch: Any) -> Tensor:
-        """The hidden states (M, D) that the labels are predicted from."""
+        """Return the hidden states (M, D) from which the labels are predicted."""
         return select_labelled(self.states(model, batch), self.predicted(batch))
 
     def extra(self, model: LanguageModel, states: Tensor, batch: Any) -> Tensor | None:
-        """What else is learned of a batch: a sum that counts beside the tokens' one."""
+        """Return an additional loss of the batch, summed, or None."""
         return None
 
     def shares(
         self, model: LanguageModel, states: Tensor, batch: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """What else is told right or wrong of a batch: of which sequences (P,), and whether it was
-        right (P,).
+        """Return further accuracies: for each name, sequence indices (P,) and whether each was
+        answered correctly (P,).
         """
         return {}
 
@@ -153,26 +154,30 @@ class LanguageObjective(Objective):
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
-        """dev: a `HeldOutSet`. The loss is in nats a predicted token, without the z term."""
+        """Evaluate on a `HeldOutSet`; the loss is in nats per predicted token, without the
+        z-loss.
+        """
         judged = self.judge(model, dev, device=device, dtype=dtype)
-        loss, shares = judged.summed(np.ones((1, len(judged.counts))).T)
-        told = self.metrics(
-            float(loss[0]), dev, {name: float(share[0]) for name, share in shares.items()}
-        )
-        return {
-            name: None if value is None else number(value) for name, value in told.items()
-        }, float(loss[0])
+        weights = np.ones((len(judged.counts), 1))
+        losses, shares_of = judged.summed(weights)
+        loss = float(losses[0])
+        shares = {name: float(share[0]) for name, share in shares_of.items()}
+        metrics = self.metrics(loss, dev, shares)
+        rounded = {
+            name: None if value is None else number(value) for name, value in metrics.items()
+        }
+        return rounded, loss
 
     def settle(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Nothing is chosen on held-out text but the checkpoint."""
+        """Do nothing: only the checkpoint is chosen on held-out text."""
 
     @torch.no_grad()
     def judge(
         self, model: nn.Module, dev: "HeldOutSet", *, device: torch.device, dtype: torch.dtype
     ) -> "DocumentLosses":
-        """How well each held-out document is predicted."""
+        """Return how well each held-out document is predicted."""
         assert isinstance(model, LanguageModel)
         with evaluating(model):
             found = DocumentLosses.nothing(dev.stream.corpus.lengths)
@@ -196,53 +201,48 @@ class LanguageObjective(Objective):
 
 
 class HeldOutSet:
-    """Held-out documents in batches that are the same at every evaluation."""
+    """Held-out documents, in batches that are the same at every evaluation."""
 
     def __init__(self, stream: Stream, most: int = 0) -> None:
-        """most: tokens that are judged on, taken from evenly spread chunks; 0: all."""
+        """most: maximum number of tokens to evaluate, in evenly spaced chunks; 0: all."""
         self.stream = stream
         chunks = stream.chunks(0)
         tokens = int(chunks[:, 2].sum())
         if most and tokens > most:
-            chunks = chunks[
-                np.linspace(0, len(chunks) - 1, max(1, len(chunks) * most // tokens)).astype(
-                    np.int64
-                )
-            ]
+            n_chunks = max(1, len(chunks) * most // tokens)
+            evenly_spaced = np.linspace(0, len(chunks) - 1, n_chunks).astype(np.int64)
+            chunks = chunks[evenly_spaced]
         self.chunks = chunks[np.argsort(-chunks[:, 2], kind="stable")]
 
     @property
     def bytes_per_prediction(self) -> float:
-        """Bytes of text that stand behind one predicted token, over the whole corpus."""
+        """Bytes of text per predicted token, over the whole corpus."""
         corpus = self.stream.corpus
         overhead = self.stream.overhead
         return corpus.n_bytes / max(1, int((corpus.lengths + overhead.document).sum()))
 
     @property
     def lost_bits(self) -> float:
-        """Bits for each byte of text that unknown tokens owe: eight for each byte that one stands
-        for, as it would take to write it out.
+        """Bits per byte that unknown tokens hide: eight for each byte that one stands for, the cost
+        of writing it out.
         """
         corpus = self.stream.corpus
         return 8 * corpus.lost_bytes / max(1, corpus.n_bytes)
 
     def batches(self, device: torch.device) -> Any:
-        filled = np.cumsum(self.chunks[:, 2] + self.stream.overhead.chunk) // int(
-            self.stream.budgets[-1]
-        )
+        padded = self.chunks[:, 2] + self.stream.overhead.chunk
+        filled = np.cumsum(padded) // int(self.stream.budgets[-1])
         for rows in np.split(self.chunks, np.flatnonzero(np.diff(filled)) + 1):
             yield rows, self.stream.batch(rows, 0, device)
 
 
 @dataclass(frozen=True)
 class DocumentLosses:
-    """What a model made of held-out text, document by document (n,): sums over the predicted
-    tokens.
-    """
+    """Losses of held-out text, summed over the predicted tokens of each document (n,)."""
 
     losses: NDArray[np.float64]  # in nats
     counts: NDArray[np.int64]
-    # of what was told: how much was right, and all
+    # for each accuracy, the numbers of correct answers and of all answers
     shares: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
 
     @classmethod
@@ -250,12 +250,12 @@ class DocumentLosses:
         return cls(np.zeros(len(documents)), np.zeros(len(documents), np.int64), {})
 
     def add_losses(self, documents: NDArray[np.int64], losses: NDArray[np.float64]) -> None:
-        """Tokens' losses, each of the document at its place in `documents`."""
+        """Add token losses, each to the document at the same index of `documents`."""
         np.add.at(self.losses, documents, losses)
         np.add.at(self.counts, documents, 1)
 
     def add_share(self, name: str, documents: NDArray[np.int64], right: NDArray[np.bool_]) -> None:
-        if not len(documents):  # what is never asked has no share
+        if not len(documents):  # an accuracy without any question is undefined
             return
         correct, told = self.shares.setdefault(
             name, (np.zeros_like(self.counts), np.zeros_like(self.counts))
@@ -266,8 +266,8 @@ class DocumentLosses:
     def summed(
         self, weights: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-        """weights (n, R), how often each document counts in each of R samples -> the mean loss and
-        the shares (R,).
+        """Return the mean loss (R,) and the accuracies (R,) under weights (n, R), the number of
+        times each document counts in each of R samples.
         """
         shares = {
             name: right @ weights / np.maximum(told @ weights, 1)
@@ -277,12 +277,12 @@ class DocumentLosses:
 
 
 def decoder_side(batch: Batch | Pairs) -> Batch:
-    """The side of a batch whose tokens are predicted."""
+    """Return the side of a batch whose tokens are predicted."""
     return batch.target if isinstance(batch, Pairs) else batch
 
 
 def language_states(model: LanguageModel, batch: Batch | Pairs) -> Tensor:
-    """The hidden states (T, D) of the side whose tokens are predicted."""
+    """Return the hidden states (T, D) of the side whose tokens are predicted."""
     if isinstance(batch, Pairs):
         encoder_states = model.body(*batch.source.inputs)[batch.order]
         decoded: Tensor = model.body.decode(*batch.target.inputs[:3], encoder_states, batch.groups)
@@ -292,13 +292,14 @@ def language_states(model: LanguageModel, batch: Batch | Pairs) -> Tensor:
 
 
 def select_labelled(states: Tensor, side: Batch) -> Tensor:
-    """The states (M, D), of all (T, D), of the tokens that carry loss."""
+    """Return the states (M, D), of all (T, D), of the tokens that carry loss."""
     return states if side.places is None else states[side.places]
 
 
 def token_log_probabilities(model: LanguageModel, states: Tensor, labels: Tensor) -> Tensor:
-    """(M, D), (M,) -> the log-probability of each label (M,), with its gradient; of the logits a
-    chunk's are held, and computed once more in the backward pass.
+    """Return the log-probability (M,) of each label from states (M, D), with its gradient.
+
+    Only one chunk's logits are in memory at a time; the backward pass recomputes them.
     """
 
     def of_part(states: Tensor, labels: Tensor) -> Tensor:
@@ -317,8 +318,8 @@ def token_log_probabilities(model: LanguageModel, states: Tensor, labels: Tensor
 
 
 def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, D), (M,) -> each token's cross-entropy (M,), float64, and whether its logit is the
-    highest; never more than a chunk's logits are held.
+    """Return each token's cross-entropy (M,), float64, and whether its label has the highest logit,
+    from states (M, D); only one chunk's logits are in memory at a time.
     """
     losses = []
     right = []
@@ -332,34 +333,33 @@ def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss); infinite where that is beyond the numbers of the machine."""
+    """Return exp(loss), or infinity if it overflows."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 def examples(tokens: Any, lengths: Any, labels: Any) -> Examples:
-    """Flat tokens and what is to be predicted of each, as `gather` takes them."""
+    """Return flat tokens and labels as the `Examples` that `gather` takes."""
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     cut = np.zeros(len(lengths), np.int32)
     return Examples(tokens.astype(np.int32), starts, None, cut, labels=labels.astype(np.int32))
 
 
-# --- scores of held-out text, and how far they may be from those of other text ---
+# --- metrics of held-out text, and their intervals ---
 
 
 def scores(
     objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
 ) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics and their 95% intervals: where they lie when documents are drawn anew
-    (bootstrap), and, of fewer than FEW documents, from the spread between them.
+    """Return the metrics and their 95% intervals: from a bootstrap over documents or, with fewer
+    than FEW documents, from the variation between them.
     """
 
     def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         losses, shares = judged.summed(weights)
-        rows = [
-            {"loss": loss}
-            | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
-            for n, loss in enumerate(losses)
-        ]
+        rows = []
+        for sample, loss in enumerate(losses):
+            of_sample = {name: share[sample] for name, share in shares.items()}
+            rows.append({"loss": loss} | objective.metrics(loss, held, of_sample))
         return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
 
     whole = measure(np.ones((len(judged.counts), 1)))
@@ -368,16 +368,18 @@ def scores(
         intervals = bootstrap(measure, metrics, len(judged.counts))
     else:
         intervals = few_intervals(objective, held, judged)
-    intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
+    intervals.pop("bits_per_byte", None)  # the documents' byte counts are not kept
     return metrics, intervals
 
 
 def few_intervals(
     objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
 ) -> dict[str, Any]:
-    """95% intervals by Student's t over few documents, of the loss and of each share, as of a ratio
-    of two sums (Cochran 1977, chapter 6); what follows from the loss lies where its ends put it.
-    None where documents do not differ; nothing at all of a single one.
+    """Return 95% intervals from few documents, by Student's t for a ratio of two sums (Cochran
+    1977, chapter 6).
+
+    Covers the loss and each accuracy; metrics derived from the loss get theirs from the ends of its
+    interval. None if the documents do not differ; an empty dict for a single document.
     """
     ratios = {name: ratio_interval(right, told) for name, (right, told) in judged.shares.items()}
     loss = ratio_interval(judged.losses, judged.counts)
@@ -399,8 +401,8 @@ def few_intervals(
 
 
 def ratio_interval(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float] | None:
-    """Where sum(sums) / sum(counts) lies with 95% confidence if documents, (n,), are drawn at
-    random.
+    """Return the 95% interval of sum(sums) / sum(counts), with documents (n,) as the random
+    sample.
     """
     there = counts > 0
     sums = sums[there]
@@ -415,7 +417,9 @@ def ratio_interval(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, flo
 
 
 def t_half_width(documents: int) -> float:
-    """Half of the 95% interval of a mean, in standard deviations between documents."""
+    """Return half the width of the 95% interval of a mean, in standard deviations between
+    documents.
+    """
     from scipy.special import stdtrit
 
     return float(stdtrit(documents - 1, 0.975)) / math.sqrt(documents)

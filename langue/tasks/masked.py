@@ -1,11 +1,10 @@
-"""Masked language modelling (Devlin et al. 2018, arXiv:1810.04805). What arrives: chunks of
-documents. What leaves: batches in which some tokens are hidden and are to be predicted from all
-others.
+"""Masked language modelling (Devlin et al. 2018, arXiv:1810.04805): takes chunks of documents;
+returns batches in which some tokens are masked and predicted from all others.
 
-Of the tokens drawn, 80 % become the mask, 10 % a random token and 10 % stay; they are drawn anew in
-every pass (Liu et al. 2019, arXiv:1907.11692), a share of the tokens or of whole words, and of each
-chunk at least one. Each chunk stands between [CLS] and [SEP], or as [CLS] first part [SEP] second
-part [SEP] where the model also learns whether the second follows.
+Of the selected tokens, 80 % become the mask token, 10 % a random token, and 10 % stay. They are
+selected anew in every epoch (Liu et al. 2019, arXiv:1907.11692), token by token or by whole words,
+and at least one in each chunk. A chunk is framed as [CLS] chunk [SEP], or as [CLS] first part [SEP]
+second part [SEP] if the model also learns whether the second part follows the first.
 """
 
 from dataclasses import replace
@@ -29,10 +28,10 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.words import Words
 
 MASKED = 0.8
-RANDOM = 0.1  # of the tokens that are predicted
+RANDOM = 0.1  # fraction of the predicted tokens
 DRAWN = 0
 FATE = 1
-WORD = 2  # what a token's random numbers are for
+WORD = 2  # the purposes of a token's random numbers
 
 
 class MaskedOptions(Section):
@@ -63,7 +62,9 @@ class Masked(LanguageObjective):
         self, tokenizer: Tokenizer, settings: MaskedOptions, *, z_loss: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
-        self.mask, self.cls, self.sep = (self.special.need(name) for name in ("mask", "cls", "sep"))
+        self.mask = self.special.need("mask")
+        self.cls = self.special.need("cls")
+        self.sep = self.special.need("sep")
         self.words = None
         if settings.whole_words:
             self.words = Words(tokenizer)
@@ -95,23 +96,23 @@ class Masked(LanguageObjective):
         parts = self.pairs.parts(corpus, text, chunks) if self.pairs is not None else None
         text = text if parts is None else parts.text
         places, of = places_of(chunks)
-        drawn = self._drawn(text, chunks, places, of, None if parts is None else parts.cut)
+        drawn = self._selected(text, chunks, places, of, None if parts is None else parts.cut)
         fate = uniform(self.seed, FATE, chunks, places, of)
         word = (uniform(self.seed, WORD, chunks, places, of) * self.vocabulary).astype(np.int32)
         seen = np.where(drawn & (fate < MASKED), self.mask, text)
         seen = np.where(drawn & (fate >= MASKED) & (fate < MASKED + RANDOM), word, seen)
-        made = self._framed(seen, np.where(drawn, text, -1), chunks, parts)
+        made = self._with_special_tokens(seen, np.where(drawn, text, -1), chunks, parts)
         return gather(made, np.arange(len(chunks)), device)
 
-    def _framed(
+    def _with_special_tokens(
         self,
         seen: NDArray[np.int32],
         labels: NDArray[np.int32],
         chunks: Chunks,
         parts: Parts | None,
     ) -> Examples:
-        """[CLS] before each chunk's first token, [SEP] after its last, and after its first part
-        where it has two.
+        """Insert [CLS] before each chunk, [SEP] after it and, if it has two parts, [SEP] between
+        them.
         """
         ends = np.cumsum(chunks.length)
         begins = ends - chunks.length
@@ -137,10 +138,12 @@ class Masked(LanguageObjective):
         return replace(made, segments=segments, targets=parts.label)
 
     def extra(self, model: LanguageModel, states: Tensor, batch: Batch) -> Tensor | None:
-        """The pair loss. All is divided by the number of predicted tokens, so each chunk's counts
-        as often as tokens of it are predicted on average: the mean over tokens of the masked loss
-        and a mean over chunks of the pair loss, weighed by their length, are added, and both are
-        sums that any division of a batch leaves exact.
+        """Return the summed pair loss.
+
+        The total loss is divided by the number of predicted tokens, so each chunk's pair loss is
+        weighted by its expected number of predicted tokens. This adds the token mean of the masked
+        loss and a length-weighted mean over chunks of the pair loss, and both stay sums that are
+        exact under any division of a batch.
         """
         if self.pairs is None:
             return None
@@ -161,16 +164,16 @@ class Masked(LanguageObjective):
     def _follows(
         self, model: LanguageModel, states: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which chunks are asked (P,), what the model says of them (P, 2), and what is so (P,)."""
+        """Return which chunks have a pair label (P,), the pair logits (P, 2), and the labels
+        (P,).
+        """
         assert batch.targets is not None
         asked = (batch.targets != NOT_ASKED).nonzero().squeeze(1)
-        return (
-            asked,
-            model.head.next_sentence_logits(states[batch.starts[:-1][asked]]),
-            batch.targets[asked],
-        )
+        first_tokens = batch.starts[:-1][asked]
+        logits = model.head.next_sentence_logits(states[first_tokens])
+        return asked, logits, batch.targets[asked]
 
-    def _drawn(
+    def _selected(
         self,
         text: NDArray[np.int32],
         chunks: Chunks,
@@ -178,8 +181,10 @@ class Masked(LanguageObjective):
         of: NDArray[np.int64],
         cut: NDArray[np.int64] | None,
     ) -> NDArray[np.bool_]:
-        """Which tokens are predicted, of every chunk at least one; all of a word are drawn by the
-        number of its first one; none goes over a cut.
+        """Return the mask of the tokens to predict, at least one in every chunk.
+
+        With whole words, the random number of a word's first token decides for all its tokens, and
+        no word crosses a cut between parts.
         """
         number = uniform(self.seed, DRAWN, chunks, places, of)
         first_tokens = np.cumsum(chunks.length) - chunks.length

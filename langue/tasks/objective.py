@@ -1,5 +1,5 @@
-"""What arrives: a model and a batch. What leaves: a loss as (sum, count), which is all that the
-training loop asks for.
+"""The interface between a task and the training loop: takes a model and a batch; returns a loss as
+(sum, count).
 
 Sums and counts, never means, so that accumulating eight small batches, or training on eight
 devices, gives the gradient of one big batch.
@@ -22,24 +22,22 @@ from langue.settings.sections import Section, Settings
 from langue.statistics import metrics
 
 Metrics = metrics.Metrics
-LOSS = "loss"  # what a checkpoint can be best in beside the objective's metrics
+LOSS = "loss"  # selects the best checkpoint by the loss instead of a metric
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One batch, passed forward."""
+    """The result of a forward pass on one batch."""
 
     loss: Tensor  # summed
-    count: float  # what it is summed over
-    outputs: Any = None  # what `train_metric` needs of the batch to say how well it was answered
-    # how much of the loss is of other things than `primary_metric`; None: nothing
+    count: float  # number of terms in the sum
+    outputs: Any = None  # what `train_metric` needs to measure the batch
+    # the part of the loss that `primary_metric` does not cover; None: nothing
     aux_loss: Tensor | None = None
 
 
 def check_best(best: str, metrics: Sequence[str], of: str) -> None:
-    """SettingsError where a checkpoint cannot be best in this: it is neither LOSS nor one of the
-    metrics of `of`.
-    """
+    """Raise SettingsError unless `best` is LOSS or one of the metrics of `of`."""
     known = (LOSS, *metrics)
     if best in known:
         return
@@ -51,46 +49,53 @@ def check_best(best: str, metrics: Sequence[str], of: str) -> None:
 
 
 class Objective(ABC):
-    """What a model is trained for: what a run and its training loop ask of every task."""
+    """What a model is trained for: the methods that a run and its training loop call on every
+    task.
+    """
 
     name: ClassVar[str]
     learns_from: ClassVar[Literal["rows", "documents"]]
-    # the architecture of a new model where none is named; None: it needs a model
+    # default preset for a new model; None: a model must be given
     preset: ClassVar[str | None] = None
-    Options: ClassVar[type[Section]] = Section  # its `task.*` settings
-    # the options that leave something to the run, and the values that do: what a run has settled
-    # stays as it is when the run goes on
+    Options: ClassVar[type[Section]] = Section  # the type of its `task.*` settings
+    # for options whose value a run may decide itself, the values that leave the decision to it; a
+    # continued run keeps what was decided
     settled_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    # what a tokenizer is that is trained for it, as the published ones are
+    # default settings of a tokenizer trained for it, as in published models
     tokenizer_defaults: ClassVar[Mapping[str, Any]] = {}
-    primary_metric: str  # the metric that training steps log and the curve shows
-    best: str  # what the best checkpoint is best in: a metric, or LOSS
+    primary_metric: str  # metric that training steps log and the curve shows
+    best: str  # metric, or LOSS, that selects the best checkpoint
 
-    # --- what is trained, and on what ---
+    # --- the model and its data ---
 
     @abstractmethod
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> nn.Module:
-        """A new model. pad: the token that fills up batches elsewhere, which a text's end does not
-        count.
+        """Return a new model.
+
+        pad: the token that other libraries pad batches with, which is skipped when looking for a
+        text's last token.
         """
 
     def weights_to_begin_with(
         self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
     ) -> dict[str, Tensor]:
-        """Those of a published model's weights that a new model takes over. saved: what its run
-        says of its task, where it is one of ours; network: the new model.
+        """Return the published model's weights that a new model starts from.
+
+        saved: the task of the run that wrote them, if it was one of langue's; network: the new
+        model.
         """
         return dict(weights)
 
     @abstractmethod
     def batches(self, train: Any, settings: Settings) -> BatchSource:
-        """Where the batches of training come from. train: the training split, as the task reads
-        it.
+        """Return the source of training batches.
+
+        train: the training split, as the task encodes it.
         """
 
     @abstractmethod
     def held_out(self, dev: Any, settings: Settings) -> Any:
-        """The dev split as `evaluate` takes it; None where there is none."""
+        """Return the dev split in the form that `evaluate` takes; None if there is none."""
 
     # --- the training loop ---
 
@@ -100,36 +105,40 @@ class Objective(ABC):
 
     @abstractmethod
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
-        """`primary_metric` over the batches of one training step, whose mean loss, without what is
-        `aux_loss`, was `loss`.
+        """Return `primary_metric` over the batches of one training step.
+
+        loss: the mean loss of the step, without `aux_loss`.
         """
 
     def logged(self, outcomes: list[Outcome]) -> dict[str, Any]:
-        """What else a training step's line of the log says of its batches."""
+        """Return further values for the log line of a training step."""
         return {}
 
     @abstractmethod
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
-        """The metrics and the mean loss on held-out data; the model is left in the mode it was
-        in.
+        """Return the metrics and the mean loss on held-out data; the model's training mode is
+        restored.
         """
 
     @abstractmethod
     def settle(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Settle what is settled on held-out data once training is over; dev: of `held_out`."""
+        """Choose what is chosen on held-out data after training, such as thresholds.
+
+        dev: the result of `held_out`.
+        """
 
     def label_of(self, metric: str) -> str | None:
-        """The label that a metric is of, where it is of one among several."""
+        """Return the label that a metric refers to, if it refers to a single one."""
         return None
 
     def score(self, found: Metrics, loss: float | None) -> float:
-        """How good an evaluation was in `best`: higher is better."""
+        """Return how good an evaluation is by `best`; higher is better."""
         value = loss if self.best == LOSS else found[self.best]
         if self.best in metrics.LOWER_IS_BETTER:
             return -math.inf if value is None else -value
-        # an undefined metric (a constant prediction's) is worse than any
+        # an undefined metric (of a constant prediction) is worse than any value
         return -1.0 if value is None else value

@@ -1,9 +1,10 @@
-"""What tasks share that predict of a whole text, or of a pair of texts: one vector a text, and a
-linear map.
+"""The base of tasks that predict one vector for a whole text or pair of texts: pooled hidden states
+and a linear head.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ class PooledOptions(Section):
 
 
 class PooledTask(Task):
-    """Golds (n, ...) and predictions (n, n_outputs) are arrays."""
+    """A task whose golds (n, ...) and predictions (n, n_outputs) are arrays."""
 
     settled_options = {"pooling": ("auto",)}
     settings: PooledOptions
@@ -47,7 +48,7 @@ class PooledTask(Task):
     @property
     @abstractmethod
     def n_outputs(self) -> int:
-        """How many scores the head gives a text."""
+        """Number of outputs of the head for each text."""
 
     def adapt_to(self, config: ModelConfig) -> None:
         pooling = resolve_pooling(self.settings.pooling, config)
@@ -100,14 +101,14 @@ class PooledTask(Task):
         return batch.targets, outputs.detach()
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
-        targets, outputs = (
-            torch.cat(part) for part in zip(*(each.outputs for each in outcomes), strict=True)
-        )
-        return self.metrics(targets.cpu().numpy(), self.predict(outputs))[self.primary_metric]
+        targets = torch.cat([outcome.outputs[0] for outcome in outcomes])
+        outputs = torch.cat([outcome.outputs[1] for outcome in outcomes])
+        predictions = self.predict(outputs)
+        return self.metrics(targets.cpu().numpy(), predictions)[self.primary_metric]
 
     @abstractmethod
     def predict(self, outputs: Tensor) -> Any:
-        """outputs (N, n_outputs) -> what is judged and shown: probabilities or scores, (N,
+        """Return predictions (N, n_outputs), probabilities or scores, from outputs (N,
         n_outputs).
         """
 
@@ -124,7 +125,7 @@ class PooledTask(Task):
         if family.head_kind(pooling) != SEQUENCE:
             return {}
         words = dict(family.poolings[pooling])
-        # said or not: a class's default would be another token
+        # always written, since the default of a class may be another token
         return words | ({"pad_token_id": pad} if pooling == "last" else {})
 
     def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
@@ -162,36 +163,39 @@ def worst_mistakes(
     limit: int,
     values: Callable[[int], tuple[Any, ...]],
 ) -> list[judgement.Example]:
-    """The rows (n,) that are wrong, the worst first: each one's text, its pair where there is one,
-    and `values`.
+    """Return the wrong ones of the rows (n,), worst first, each with its text, its pair if there is
+    one, and `values(row)`.
     """
     order = sorted(np.flatnonzero(wrong).tolist(), key=lambda row: (-badness[row], row))[:limit]
     chosen = table.select(order)
     columns = [chosen.column(name) for name in ("text", "pair") if name in table.rows.column_names]
-    return [
-        judgement.Example([judgement.Passage(text) for text in texts], values(row))
-        for row, texts in zip(order, zip(*columns, strict=True), strict=True)
-    ]
+    rows = []
+    for row, texts in zip(order, zip(*columns, strict=True), strict=True):
+        passages = [judgement.Passage(text) for text in texts]
+        rows.append(judgement.Example(passages, values(row)))
+    return rows
 
 
 def published_outputs(
     published: Mapping[str, Any], family: Family
 ) -> tuple[str, list[str], str | None] | None:
-    """(pooling, names of the outputs, problem type) of a sequence classifier that was published in
-    `transformers`' words; None of another model.
+    """Return (pooling, names of the outputs, problem type) of a sequence classifier published for
+    `transformers`; None for any other model.
     """
     classes = [name for name in classes_of(published) if name.endswith("ForSequenceClassification")]
     if not classes or SEQUENCE not in family.heads:
         return None
-    said = family.poolings.items()
-    fits = [
-        name
-        for name, words in said
-        if all(published.get(key, value) == value for key, value in words.items())
-    ]
+    # each pooling is identified by some keys of config.json with their values
+    values_of: dict[str, list[str]] = {}
+    fits = []
+    for pooling, wanted in family.poolings.items():
+        if all(published.get(key, value) == value for key, value in wanted.items()):
+            fits.append(pooling)
+        for key, value in wanted.items():
+            values_of.setdefault(key, []).append(str(value))
     if not fits:
-        known = ", ".join(str(value) for _, words in said for value in words.values())
-        key = next(key for _, words in said for key in words)
+        key = next(iter(values_of))
+        known = ", ".join(chain.from_iterable(values_of.values()))
         raise ModelError(
             f"config: {key} = {published.get(key)!r} is not known", do=f"known: {known}"
         )

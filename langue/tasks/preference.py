@@ -1,9 +1,11 @@
-"""Preferences: a decoder learns to give the better of two answers, or the good ones of many.
+"""Preference optimization: a decoder learns to prefer the better of two answers, or the good ones
+among single answers.
 
-DPO and its variants hold the model to what it began as, the reference. What the reference makes of
-each answer does not change, so it is computed once, before training, and memory holds one model;
-a run that goes on computes it anew, from the same weights. ORPO and SimPO need no reference. Rows
-may be texts or messages; a loss is one of whole answers, so that all of a row's are in one batch.
+DPO and its variants constrain the model to the reference, the model that training starts from. The
+reference log-probabilities of the answers never change, so they are computed once, before training,
+and only one model is in memory; a resumed run recomputes them from the same weights. ORPO and SimPO
+need no reference. Rows may be texts or messages. A loss needs whole answers, so all answers of a
+row are in the same batch.
 """
 
 import time
@@ -107,7 +109,7 @@ class PreferenceOptions(Section):
 
 
 class Preference(LanguageTask):
-    """The better of two answers."""
+    """Preference of one answer over another."""
 
     name = "preference"
     result = "messages"
@@ -138,8 +140,8 @@ class Preference(LanguageTask):
         has_messages: bool = False,
         reference: str | None = None,
     ) -> None:
-        """has_messages: rows are messages, not texts; reference: where the model that training
-        began with lies.
+        """has_messages: rows are messages, not texts. reference: path of the model that training
+        started from.
         """
         super().__init__()
         self.settings = settings
@@ -225,7 +227,7 @@ class Preference(LanguageTask):
     def begun_with(
         self, model: nn.Module, encoded: Encoded, *, device: torch.device, dtype: torch.dtype
     ) -> Encoded:
-        """With what the reference makes of every answer."""
+        """Return the rows with the reference log-probability of every answer."""
         if not self.needs_reference:
             return encoded
         examples = encoded.examples
@@ -237,8 +239,10 @@ class Preference(LanguageTask):
             targets[batch.rows, REFERENCE] = logs.double().cpu().numpy()
         return replace(encoded, examples=examples.with_targets(targets))
 
-    def _referred(self, encoded: Encoded, device: torch.device, dtype: torch.dtype) -> Encoded:
-        """The same for rows that come after training, by the model that it began with."""
+    def _add_reference(self, encoded: Encoded, device: torch.device, dtype: torch.dtype) -> Encoded:
+        """Return rows after training with reference log-probabilities, computed by the model that
+        training started from.
+        """
         targets = encoded.examples.targets
         assert targets is not None
         if not self.needs_reference or not np.isnan(targets[:, REFERENCE]).any():
@@ -278,7 +282,10 @@ class Preference(LanguageTask):
     def texts(cls, table: "Table") -> list[str]:
         found = []
         for row in rows_of(table, COLUMNS):
-            turns = [turn for value in row.values() if isinstance(value, list) for turn in value]
+            turns = []
+            for value in row.values():
+                if isinstance(value, list):
+                    turns += value
             found.append("\n".join(str(turn["content"]) for turn in turns))
         return found
 
@@ -294,7 +301,7 @@ class Preference(LanguageTask):
         if faults and data.invalid == "error":
             row, fault = next(iter(faults.items()))
             raise DataError(fault.what, where=table.where(row), do=fault.do)
-        room = min(data.max_length, config.longest) + 1  # the last token is not read
+        room = min(data.max_length, config.longest) + 1  # plus one: the last token is only a label
         learnt = np.asarray([int(each.written[1:room].sum()) for each in found])
         usable = np.flatnonzero((learnt.reshape(-1, 2) > 0).all(axis=1))  # (rows, 2)
         if not len(usable):
@@ -303,11 +310,13 @@ class Preference(LanguageTask):
                 where=table.origin,
                 do="raise data.max_length",
             )
-        self._tell(table, found, learnt, faults, room)
+        self._note_dropped(table, found, learnt, faults, room)
         if len(usable) < len(golds):
             table = table.select(usable)
             golds = [golds[row] for row in usable.tolist()]
-            found = [found[2 * row + side] for row in usable.tolist() for side in (0, 1)]
+            first = 2 * usable
+            sequences = np.stack([first, first + 1], axis=1).ravel()  # (2 rows,)
+            found = [found[sequence] for sequence in sequences.tolist()]
         encoded = encoded_pairs(found, golds, room, lost)
         check_vocabulary(tokenizer, encoded.examples, config)
         return table, replace(encoded, golds=golds)
@@ -320,7 +329,9 @@ class Preference(LanguageTask):
         config: ModelConfig,
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
-        """Records of the columns of training; a row of one answer needs no label."""
+        """Encode items: mappings with the columns of training; a row with a single answer needs no
+        label.
+        """
         rows = [read_preference(as_row(item), lambda: "the row", judged=False) for item in items]
         found, faults, lost = self._labelled(tokenizer, rows)
         for fault in faults.values():
@@ -330,11 +341,11 @@ class Preference(LanguageTask):
     def _labelled(
         self, tokenizer: Tokenizer, golds: Sequence[Preferred]
     ) -> tuple[list[Labelled], dict[int, DataError], Lost]:
-        """Two sequences a row, as tokens, what is wrong with rows that cannot be written, and what
-        the tokenizer does not know.
+        """Tokenize two sequences for each row; also return the error for each row that cannot be
+        rendered, and what the tokenizer does not know.
 
-        Of rows of one answer the second is the answer of the row before, by which KTO estimates how
-        far the model is from the reference.
+        For rows with a single answer, the second sequence is the answer of the previous row, from
+        which KTO estimates the divergence from the reference.
         """
         faults = {}
         made: list[Turns] = []
@@ -352,7 +363,9 @@ class Preference(LanguageTask):
                 made += [Turns("", []), Turns("", [])]
         found = labelled(tokenizer, made)
         lost = lost_in(tokenizer, found, made, said)
-        return found if self.has_messages else self._framed(tokenizer, found), faults, lost
+        if not self.has_messages:
+            found = self._with_frame(tokenizer, found)
+        return found, faults, lost
 
     def _turns(self, tokenizer: Tokenizer, gold: Preferred, answer: Any) -> Turns:
         if not self.has_messages:
@@ -364,11 +377,11 @@ class Preference(LanguageTask):
         answers = sum(message["role"] == ASSISTANT for message in answer)
         return Turns(found.text, found.spans[len(found.spans) - answers :])
 
-    def _framed(self, tokenizer: Tokenizer, found: Sequence[Labelled]) -> list[Labelled]:
-        """Texts with what begins and ends them; the end is a part of the answer.
+    def _with_frame(self, tokenizer: Tokenizer, found: Sequence[Labelled]) -> list[Labelled]:
+        """Add the begin and end tokens to texts; the end token belongs to the answer.
 
-        A tokenizer that puts nothing before a text leaves the first token unpredicted. An answer to
-        an empty prompt is given the token that begins a text, so that no token of it is lost.
+        If the tokenizer puts nothing before a text, its first token is not predicted. An answer to
+        an empty prompt gets the begin token, so that its first token is.
         """
         before = frame_of(tokenizer.backend)[0]
         begin = self.model.published.get("bos_token_id")
@@ -383,7 +396,7 @@ class Preference(LanguageTask):
             made.append(Labelled(ids, written))
         return made
 
-    def _tell(
+    def _note_dropped(
         self,
         table: "Table",
         found: Sequence[Labelled],
@@ -391,7 +404,7 @@ class Preference(LanguageTask):
         faults: Mapping[int, DataError],
         room: int,
     ) -> None:
-        """Notes of what is not learnt."""
+        """Add notes on rows and tokens that are not learnt."""
         if faults:
             row, fault = next(iter(faults.items()))
             self._notes.append(
@@ -443,7 +456,7 @@ class Preference(LanguageTask):
         return Outcome(losses.sum(), float(len(losses)), (*rewards, good))
 
     def _losses(self, first: Answers, second: Answers, good: Tensor) -> Tensor:
-        """A loss of each row, (N,)."""
+        """Return the loss of each row (N,)."""
         chosen = self.settings
         if chosen.loss == "kto":
             weights = chosen.good_weight, chosen.bad_weight
@@ -458,7 +471,7 @@ class Preference(LanguageTask):
         return plain
 
     def _reward(self, answers: Answers) -> Tensor:
-        """(N,) what an answer is worth to the model."""
+        """Return the reward (N,) of each answer."""
         by = answers.gain if self.needs_reference else answers.mean
         return self.settings.beta * by
 
@@ -466,7 +479,7 @@ class Preference(LanguageTask):
         return self._metrics_of(outcomes)["accuracy"]
 
     def logged(self, outcomes: list[Outcome]) -> dict[str, Any]:
-        """Rewards of a step's answers, and by how much they differ."""
+        """Return the rewards of the answers of a step, and their margin."""
         found = self._metrics_of(outcomes)
         first = torch.cat([outcome.outputs[0] for outcome in outcomes])
         second = torch.cat([outcome.outputs[1] for outcome in outcomes])
@@ -507,7 +520,7 @@ class Preference(LanguageTask):
         dtype: torch.dtype,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Rewarded], float | None]:
-        encoded = self._referred(encoded, device, dtype)
+        encoded = self._add_reference(encoded, device, dtype)
         with evaluating(model):
             found: list[Any] = [None] * encoded.n_rows
             total = 0.0
@@ -530,7 +543,7 @@ class Preference(LanguageTask):
         return found, total / encoded.n_rows if scored else None
 
     def show(self, prediction: Rewarded, top: int | None) -> list[dict[str, Any]]:
-        """Answers by the probability that rewards give them (Bradley and Terry 1952)."""
+        """Return the probability of each answer given the rewards (Bradley and Terry 1952)."""
         names = ("chosen", "rejected") if self.has_pairs else ("good", "bad")
         other = prediction.rejected if self.has_pairs else 0.0
         share = float(1 / (1 + np.exp(other - prediction.chosen)))
@@ -573,8 +586,8 @@ class Preference(LanguageTask):
         metric: str,
         as_model: bool = True,
     ) -> Baseline | None:
-        """The longer answer, or the shorter one, whichever is preferred in training; of single
-        answers what most are.
+        """Return a baseline that always prefers the longer or the shorter answer, whichever is
+        right more often in training; for single answers, the majority label.
         """
         began = time.perf_counter()
         makers = BY_LENGTH if self.has_pairs else ALWAYS

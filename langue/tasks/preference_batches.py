@@ -1,5 +1,5 @@
-"""What arrives: the two answers of each row, as tokens. What leaves: batches that keep a row's
-answers together, and the log-probability of each answer.
+"""Batches of preferences: take the two tokenized answers of each row; return batches that keep the
+answers of a row together, and the log-probability of each answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,9 +29,10 @@ GOOD = 1  # 1: the row's answer is good, or the row has two; 0: the answer is ba
 def encoded_pairs(
     found: Sequence[Labelled], golds: Sequence[Preferred], room: int, lost: Lost
 ) -> Encoded:
-    """Two sequences a row, of at most `room` tokens; the last token is predicted, and not read.
+    """Build two sequences for each row, of at most `room` tokens, of which the last is only a
+    label.
 
-    lost: what the tokenizer does not know of all rows.
+    lost: what the tokenizer does not know in all rows.
     """
     tokens = []
     labels = []
@@ -51,7 +52,7 @@ def encoded_pairs(
 
 
 def whole_rows(encoded: Encoded, device: torch.device) -> Iterator[Batch]:
-    """Batches of all rows, those of similar length together."""
+    """Yield batches of all rows, with rows of similar length together."""
     examples = encoded.examples
     by_row = examples.lengths.reshape(-1, 2)  # (rows, 2)
     lengths = by_row.sum(axis=1)  # (rows,)
@@ -64,8 +65,8 @@ def whole_rows(encoded: Encoded, device: torch.device) -> Iterator[Batch]:
 
 
 def log_probabilities(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The summed log-probability of each sequence's labelled tokens, and their number; (N,) both,
-    in the order of the batch.
+    """Return the summed log-probability of each sequence's labelled tokens, and their number; both
+    (N,), in the order of the batch.
     """
     assert isinstance(model, LanguageModel) and batch.labels is not None
     states = language_states(model, batch)
@@ -79,7 +80,7 @@ def log_probabilities(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def answers_of(model: nn.Module, batch: Batch) -> tuple[Answers, Answers]:
-    """The first and the second answer of each row of a batch, in the order of the rows."""
+    """Return the first and the second answer of each row of a batch, in the order of the rows."""
     logs, tokens = log_probabilities(model, batch)
     assert batch.targets is not None
     reference = batch.targets[:, REFERENCE].to(logs.dtype)

@@ -1,10 +1,8 @@
-"""Losses of preferences, each of numbers of N rows. What arrives: log-probabilities of answers, by
-the model and by the reference that it began as. What leaves: a loss a row (N,).
+"""Losses for preferences: take log-probabilities of answers under the model and the reference;
+return the loss of each row (N,).
 
-Names: `chosen` and `rejected` are summed log-probabilities of an answer's tokens (N,), `reference_`
-those by the reference; `beta` is how far the model is held to the reference, or the scale of
-rewards where there is none. A reward is beta (log p - log p_reference), up to a constant of the
-prompt.
+Notation: beta is the strength of the constraint to the reference, or the scale of the rewards if
+there is no reference. A reward is beta (log p - log p_reference), up to a constant of the prompt.
 """
 
 from dataclasses import dataclass
@@ -13,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# that need no reference, and those of rows that are one answer and whether it is good
+# losses that need no reference, and losses of rows with a single good or bad answer
 WITHOUT_REFERENCE = ("orpo", "simpo")
 UNPAIRED = ("kto",)
-LARGEST = -1e-6  # mean log-probability, at which odds are still finite
+LARGEST = -1e-6  # largest mean log-probability, at which the odds are still finite
 
 
 @dataclass(frozen=True)
 class Answers:
     """One answer of each of N rows."""
 
-    logs: Tensor  # (N,) summed log-probabilities of its tokens
-    reference: Tensor  # (N,) the same by the reference
-    tokens: Tensor  # (N,)
+    logs: Tensor  # (N,) summed log-probabilities of the answer's tokens
+    reference: Tensor  # (N,) the same under the reference
+    tokens: Tensor  # (N,) number of the answer's tokens
 
     @property
     def gain(self) -> Tensor:
@@ -39,16 +37,16 @@ class Answers:
 
 
 def sigmoid(chosen: Answers, rejected: Answers, beta: float, smoothing: float) -> Tensor:
-    """DPO (Rafailov et al. 2023, arXiv:2305.18290, equation 7); with smoothing as the conservative
-    DPO of Mitchell 2023: a label is wrong with that probability.
+    """Return DPO's loss (Rafailov et al. 2023, arXiv:2305.18290, equation 7); smoothing: the
+    probability that a label is wrong (conservative DPO, Mitchell 2023).
     """
     h = beta * (chosen.gain - rejected.gain)  # (N,)
     return -(1 - smoothing) * F.logsigmoid(h) - smoothing * F.logsigmoid(-h)
 
 
 def robust(chosen: Answers, rejected: Answers, beta: float, smoothing: float) -> Tensor:
-    """DPO of labels that are wrong with a known probability, without bias (Chowdhury et al. 2024,
-    arXiv:2403.00409, equation 12).
+    """Return the unbiased DPO loss for labels that are wrong with a known probability (Chowdhury et
+    al. 2024, arXiv:2403.00409, equation 12).
     """
     h = beta * (chosen.gain - rejected.gain)  # (N,)
     right = -(1 - smoothing) * F.logsigmoid(h)
@@ -56,35 +54,37 @@ def robust(chosen: Answers, rejected: Answers, beta: float, smoothing: float) ->
 
 
 def hinge(chosen: Answers, rejected: Answers, beta: float) -> Tensor:
-    """SLiC's margin (Zhao et al. 2023, arXiv:2305.10425), of gains as Liu et al. 2023 have it."""
+    """Return SLiC's hinge loss (Zhao et al. 2023, arXiv:2305.10425), on gains as in Liu et al.
+    2023.
+    """
     return torch.relu(1 - beta * (chosen.gain - rejected.gain))
 
 
 def ipo(chosen: Answers, rejected: Answers, beta: float) -> Tensor:
-    """IPO (Azar et al. 2023, arXiv:2310.12036, equation 17), of gains a token, as its authors
-    confirmed for answers of unlike length.
+    """Return IPO's loss (Azar et al. 2023, arXiv:2310.12036, equation 17) on gains per token, which
+    its authors confirmed for answers of different lengths.
     """
     h = chosen.gain / chosen.tokens - rejected.gain / rejected.tokens  # (N,)
     return (h - 1 / (2 * beta)) ** 2
 
 
 def simpo(chosen: Answers, rejected: Answers, beta: float, gamma: float) -> Tensor:
-    """SimPO (Meng et al. 2024, arXiv:2405.14734, equation 6): mean log-probabilities, a margin
-    gamma.
+    """Return SimPO's loss (Meng et al. 2024, arXiv:2405.14734, equation 6): mean log-probabilities
+    with a margin gamma.
     """
     return -F.logsigmoid(beta * (chosen.mean - rejected.mean) - gamma)
 
 
 def orpo(chosen: Answers, rejected: Answers, beta: float) -> Tensor:
-    """ORPO (Hong et al. 2024, arXiv:2403.07691, equations 6 and 7): the chosen answer's mean
-    cross-entropy, and beta times the loss of the ratio of odds.
+    """Return ORPO's loss (Hong et al. 2024, arXiv:2403.07691, equations 6 and 7): the chosen
+    answer's mean cross-entropy plus beta times the log-odds-ratio loss.
     """
     odds = _log_odds(chosen.mean) - _log_odds(rejected.mean)  # (N,)
     return -chosen.mean - beta * F.logsigmoid(odds)
 
 
 def _log_odds(mean: Tensor) -> Tensor:
-    """log p - log(1 - p), of p = exp(mean)."""
+    """Return log p - log(1 - p) for p = exp(mean)."""
     below_one = mean.clamp(max=LARGEST)
     return mean - torch.log(-torch.expm1(below_one))
 
@@ -96,11 +96,11 @@ def kto(
     beta: float,
     weights: tuple[float, float],
 ) -> Tensor:
-    """KTO (Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8).
+    """Return KTO's loss (Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8).
 
-    mismatched: answers of other rows to these prompts, whose mean gain, or 0 where it is less,
-    estimates how far the model is from the reference, and has no gradient; is_good (N,); weights:
-    of good and of bad answers. trl has the same formula.
+    mismatched: answers of other rows to the same prompts; their mean gain, clamped at 0, estimates
+    the KL divergence from the reference and has no gradient. is_good (N,). weights: of good and of
+    bad answers. trl uses the same formula.
     """
     divergence = mismatched.gain.mean().clamp(min=0).detach()
     above = torch.sigmoid(beta * (answers.gain - divergence))

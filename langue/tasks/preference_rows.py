@@ -1,5 +1,5 @@
-"""What arrives: the rows of a table of preferences, in the layouts that people publish.
-What leaves: `Preferred`: what is asked, and the answers to it, checked.
+"""Rows of preferences: takes rows in any of the published layouts; returns checked `Preferred`
+objects with a prompt and its answers.
 """
 
 import json
@@ -20,16 +20,17 @@ from langue.text.read.turns import tools as tools_of
 from langue.text.read.turns import turns as turns_form
 
 COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "tools")
-PAIRED = "chosen"  # the column of rows that compare two answers
+PAIRED = "chosen"  # the column that marks rows with two answers
 YES = (True, 1, 1.0, "true", "True", "1")
 NO = (False, 0, 0.0, "false", "False", "0")
 
 
 @dataclass(frozen=True)
 class Preferred:
-    """A row: what is asked, and two answers to it, or one that is good or bad.
+    """A prompt with two answers, or with one that is good or bad.
 
-    Answers are texts or messages. good: of a single answer, which is `chosen`; None: there are two.
+    Answers are texts or messages. good: whether a single answer, `chosen`, is good; None: there are
+    two answers.
     """
 
     prompt: Any
@@ -39,23 +40,25 @@ class Preferred:
     tools: list[Any] | None = None
 
     def said(self, answer: Any) -> str:
-        """What is asked and this answer to it, as people wrote them."""
+        """Return the prompt and this answer as plain text."""
         if isinstance(answer, str):
             return f"{self.prompt}{answer}"
         return all_said([*self.prompt, *answer])
 
 
 def as_given(value: Any) -> Any:
-    """What a table has of a row as a user would give it: a text, messages, a label."""
+    """Return a value of a table's row in the form in which a user would give it: a text, messages,
+    or a label.
+    """
     if not isinstance(value, list):
         return value
-    if _istext_of(value):
+    if _is_text(value):
         return "".join(turn["content"] or "" for turn in value)
     return [message_of(turn) for turn in value]
 
 
 def as_row(item: Any) -> dict[str, Any]:
-    """What a user gives to predict from, in the form that tables have."""
+    """Return a user's item in the form of a table row."""
     if not isinstance(item, Mapping):
         raise ModelError(
             "the task preference takes records", do='give {"prompt", "chosen", "rejected"}'
@@ -72,7 +75,10 @@ def as_row(item: Any) -> dict[str, Any]:
 def read_preference(
     row: Mapping[str, Any], where: Callable[[], str], judged: bool = True
 ) -> Preferred:
-    """judged: whether a single answer must say if it is good."""
+    """Return the checked content of a row.
+
+    judged: whether a single answer must have a label.
+    """
     tools = row.get("tools")
     called = None if tools is None else json.loads(tools)
     if PAIRED in row:
@@ -87,12 +93,12 @@ def read_preference(
             )
         found = Preferred(row.get("prompt"), row.get("completion"), None, label in YES)
     answers = [found.chosen] if found.good is not None else [found.chosen, found.rejected]
-    if all(_istext_of(each) for each in answers) and _istext_of(found.prompt):
+    if all(_is_text(each) for each in answers) and _is_text(found.prompt):
         return _of_texts(found, where)
     return replace(_of_messages(found, where), tools=called)
 
 
-def _istext_of(turns: Sequence[Mapping[str, Any]] | None) -> bool:
+def _is_text(turns: Sequence[Mapping[str, Any]] | None) -> bool:
     return all(not turn["role"] for turn in turns or ())
 
 
@@ -109,10 +115,9 @@ def _pair(row: Mapping[str, Any], where: Callable[[], str]) -> Preferred:
 
 
 def _of_texts(found: Preferred, where: Callable[[], str]) -> Preferred:
-    prompt, chosen, rejected = (
-        "".join(turn["content"] or "" for turn in turns or ())
-        for turns in (found.prompt, found.chosen, found.rejected)
-    )
+    prompt = _joined_contents(found.prompt)
+    chosen = _joined_contents(found.chosen)
+    rejected = _joined_contents(found.rejected)
     paired = found.good is None
     for name, text in (("chosen" if paired else "completion", chosen), ("rejected", rejected)):
         if not text.strip() and (paired or name != "rejected"):
@@ -123,15 +128,30 @@ def _of_texts(found: Preferred, where: Callable[[], str]) -> Preferred:
             )
     if paired and not prompt:
         shared = shared_size(chosen, rejected)
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        prompt = chosen[:shared]
+        chosen = chosen[shared:]
+        rejected = rejected[shared:]
     return replace(found, prompt=prompt, chosen=chosen, rejected=rejected if paired else None)
 
 
+def _joined_contents(turns: Sequence[Mapping[str, Any]] | None) -> str:
+    return "".join(turn["content"] or "" for turn in turns or ())
+
+
 def shared_size(a: str, b: str) -> int:
-    """How many characters both texts begin with, without a word that they share a part of."""
-    size = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-    shared = a[: min(len(a), len(b)) if size is None else size]
-    return max(shared.rfind(" "), 0)
+    """Return the length of the common prefix of both texts, up to the last space, so that no word
+    is split.
+    """
+    size = _common_prefix(a, b)
+    return max(a[:size].rfind(" "), 0)
+
+
+def _common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Return how many elements two sequences have in common at their start."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))
 
 
 def _of_messages(found: Preferred, where: Callable[[], str]) -> Preferred:
@@ -142,11 +162,14 @@ def _of_messages(found: Preferred, where: Callable[[], str]) -> Preferred:
     rejected = as_messages(found.rejected, ASSISTANT) if paired else None
     size = len(prompt)
     if rejected is not None and prompt and chosen[:size] == rejected[:size] == prompt:
-        chosen, rejected = chosen[size:], rejected[size:]  # both hold the prompt once more
+        # both answers repeat the prompt
+        chosen = chosen[size:]
+        rejected = rejected[size:]
     if rejected is not None and not prompt:
-        pairs = enumerate(zip(chosen, rejected, strict=False))
-        shared = next((i for i, (x, y) in pairs if x != y), min(len(chosen), len(rejected)))
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        shared = _common_prefix(chosen, rejected)
+        prompt = chosen[:shared]
+        chosen = chosen[shared:]
+        rejected = rejected[shared:]
     for answer in [chosen] if rejected is None else [chosen, rejected]:
         check_messages([*prompt, *answer], where, answered=True)
         if not answer or answer[-1]["role"] != ASSISTANT:

@@ -1,5 +1,5 @@
-"""Regression. What arrives: texts (or pairs) with a number each.
-What leaves: a number for every text.
+"""Regression: takes texts (or pairs of texts), each with a number; returns a number for every
+text.
 """
 
 import math
@@ -26,16 +26,16 @@ from langue.text.numerals import value_of
 if TYPE_CHECKING:
     from langue.text.read.source import Table
 
-LARGEST = 1e18  # of a score: squares of such are still float32's
-SCALES = 60  # powers of two: a million millions of millions
+LARGEST = 1e18  # largest score, whose square is still a float32
+SCALES = 60  # largest exponent of the power of two by which scores are scaled
 
 
 class Regress(PooledTask):
-    """One score a text, by least squares.
+    """Least-squares regression with one score for each text.
 
-    The network is trained on scores less their mean over a power of two near their standard
-    deviation, so that it learns as fast whatever they are scores of; what is saved gives the scores
-    themselves (`rescale_head`).
+    The network is trained on scores minus their mean, divided by a power of two near their standard
+    deviation, so that it learns at the same speed on any scale; the saved weights give the original
+    scores (`rescale_head`).
     """
 
     name = "regress"
@@ -63,8 +63,8 @@ class Regress(PooledTask):
 
     @property
     def mean(self) -> float:
-        """Without a bias, as heads of the last token are published, there is nothing to fold a mean
-        into.
+        """The mean that is subtracted from scores: 0 for heads on the last token, which are
+        published without a bias and so have nothing to fold a mean into.
         """
         return 0.0 if self.settings.pooling == "last" else self._mean
 
@@ -104,7 +104,7 @@ class Regress(PooledTask):
     @classmethod
     def read_target(cls, value: Any, options: PooledOptions, where: Callable[[], str]) -> Any:
         number = value_of(value)
-        if number is None or not abs(number) <= LARGEST:  # nan is not, either
+        if number is None or not abs(number) <= LARGEST:  # NaN fails the comparison, too
             large = number is not None and abs(number) > LARGEST
             do = "correct it or take it out (in training: data.invalid=drop)"
             if number is None and value_of(value, decimal_comma=True) is not None:
@@ -125,11 +125,12 @@ class Regress(PooledTask):
         return np.float32(target)
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """Squared error, of scores as the network is trained on them."""
+        """Return the summed squared error of the scaled scores, and their number."""
         targets = batch.targets
         assert targets is not None
-        aims = (targets - self.mean) / self.spread
-        return (outputs.float().squeeze(-1) - aims).square().sum(), float(len(targets))
+        scaled = (targets - self.mean) / self.spread
+        errors = outputs.float().squeeze(-1) - scaled  # (N,)
+        return errors.square().sum(), float(len(targets))
 
     def predict(self, outputs: Tensor) -> NDArray[np.float32]:
         array: NDArray[np.float32] = (outputs.float() * self.spread + self.mean).cpu().numpy()
@@ -154,8 +155,8 @@ class Regress(PooledTask):
         return [{"label": "score", "score": float(prediction[0])}]
 
     def balance(self, golds: Any) -> dict[str, float]:
-        low, middle, high = (float(q) for q in np.quantile(golds, (0, 0.5, 1)))
-        return {"smallest score": low, "median score": middle, "largest score": high}
+        smallest, median, largest = (float(q) for q in np.quantile(golds, (0, 0.5, 1)))
+        return {"smallest score": smallest, "median score": median, "largest score": largest}
 
     def show_target(self, gold: Any) -> str:
         return f"{float(gold):g}"
@@ -163,7 +164,7 @@ class Regress(PooledTask):
     # --- judging ---
 
     def measure(self, golds: Any, predictions: Any) -> m.Measure:
-        """predictions: (N, 1), or scores (N,)."""
+        """Return the measure of all metrics; predictions: (N, 1), or scores (N,)."""
         return m.regression_measure(golds, _scores(predictions))
 
     def judge(
@@ -220,7 +221,7 @@ class Regress(PooledTask):
         metric: str,
         as_model: bool = True,
     ) -> Baseline:
-        """TF-IDF with ridge regression."""
+        """Return TF-IDF with ridge regression."""
         sign = -1 if metric in m.LOWER_IS_BETTER else 1
 
         def quality(true: NDArray[Any], said: NDArray[Any]) -> tuple[float | None, None]:
@@ -247,6 +248,6 @@ class Regress(PooledTask):
 
 
 def _scores(predictions: Any) -> NDArray[Any]:
-    """(N, 1) -> (N,)."""
+    """Return predictions (N, 1) or (N,) as scores (N,)."""
     array = np.asarray(predictions)
     return array[:, 0] if array.ndim == 2 else array

@@ -1,8 +1,9 @@
-"""Text to text: translation, summary, or any other target that is written for a source.
+"""Text-to-text generation: takes a source; returns a translation, a summary or any other target
+text.
 
-An encoder-decoder reads the source and writes the target (Sutskever et al. 2014; Vaswani et al.
-2017); a decoder goes on from the source, put between `task.prefix` and `task.suffix`. Translations
-are judged by BLEU and chrF, other texts by ROUGE.
+An encoder-decoder encodes the source and generates the target (Sutskever et al. 2014; Vaswani et
+al. 2017); a decoder continues the source, which is put between `task.prefix` and `task.suffix`.
+Translations are evaluated by BLEU and chrF, other texts by ROUGE.
 """
 
 import time
@@ -51,11 +52,11 @@ from langue.text.tokenizers.unknown import Lost, unknown_in
 if TYPE_CHECKING:
     from langue.text.read.source import Table
 
-# What an answer is called, as the pipelines of `transformers` 4 called it.
+# The key of the generated text in an answer, as in the pipelines of `transformers` 4.
 KEYS = {"translation": "translation_text", "summary": "summary_text", "text": "generated_text"}
-GRAM = 4  # words in a row that count as repeated, or as copied
-TRIED = 500  # rows of training on which baselines are compared
-LEADS = (1, 3)  # sentences of a source that stand for its summary
+GRAM = 4  # n-gram length, in words, for counting repeated and copied text
+TRIED = 500  # training rows on which baselines are compared
+LEADS = (1, 3)  # numbers of leading source sentences that serve as a baseline summary
 
 
 class Seq2SeqOptions(WritingOptions):
@@ -82,7 +83,7 @@ class Seq2SeqOptions(WritingOptions):
 
 
 class Seq2Seq(WritingTask):
-    """A target for a source."""
+    """Generation of a target text from a source text."""
 
     name = "seq2seq"
     result = "text"
@@ -131,17 +132,15 @@ class Seq2Seq(WritingTask):
         around = [repr(self.settings.prefix)] if self.settings.prefix else []
         if self.is_decoder:
             around.append(repr(self.settings.suffix))
-        return (
-            said.replace("texts.", f"texts for a source with {' and '.join(around)}.")
-            if (around)
-            else said
-        )
+        if not around:
+            return said
+        return said.replace("texts.", f"texts for a source with {' and '.join(around)}.")
 
     # --- rows ---
 
     @classmethod
     def read_target(cls, value: Any, options: Any, where: Callable[[], str]) -> tuple[str, ...]:
-        """The references; of several the first is learnt."""
+        """Return the references; if there are several, the first is the training target."""
         several = value if isinstance(value, list | tuple) else [value]
         texts = [replace_lone_surrogates(str(each)) for each in several if not is_missing(each)]
         texts = [text for text in texts if text.strip()]
@@ -177,7 +176,7 @@ class Seq2Seq(WritingTask):
         kept = rows_with_tokens(table, encoded.rows_with_tokens(), data)
         if kept is not None:
             return self.encode_rows(kept, tokenizer, table, golds, data, config)
-        self._tell_cut(encoded, table, data)
+        self._note_cut_targets(encoded, table, data)
         return table, replace(encoded, golds=golds)
 
     def encode_items(
@@ -188,7 +187,7 @@ class Seq2Seq(WritingTask):
         config: ModelConfig,
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
-        """Sources as strings, or as the token ids of a whole prompt."""
+        """Encode sources, given as strings or as token ids of whole prompts."""
         if items and not isinstance(items[0], str):
             examples = as_texts(items)
             parts = np.split(examples.tokens, examples.starts[1:-1])
@@ -203,8 +202,8 @@ class Seq2Seq(WritingTask):
     def _with_prompts(
         self, examples: Examples, sources: Sequence[str], tokenizer: Tokenizer, config: ModelConfig
     ) -> Encoded:
-        """The sources as they are read, without the tokens that end a text where a decoder goes on
-        from it.
+        """Return the encoded sources as prompts; for a decoder, which continues the text, without
+        the tokens that end a text.
         """
         parts = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
         if config.architecture == "decoder":
@@ -221,7 +220,9 @@ class Seq2Seq(WritingTask):
         data: DataSettings,
         config: ModelConfig,
     ) -> Encoded:
-        """Sources, and what is learnt of each target, which is cut at its end."""
+        """Return the encoded sources and target labels; targets that are too long are truncated at
+        the end.
+        """
         room = min(data.max_length, config.longest)
         source_room = room if targets is None or not self.is_decoder else max(1, room - 1)
         read = encode_texts(
@@ -259,8 +260,8 @@ class Seq2Seq(WritingTask):
     def _target_ids(
         self, targets: Sequence[str], tokenizer: Tokenizer, room: int
     ) -> tuple[list[list[int]], NDArray[np.int32], Lost]:
-        """Each target with the token that ends it, how many tokens are cut of it, and what the
-        tokenizer does not know.
+        """Return the token ids of each target with its end token, how many tokens are truncated,
+        and what the tokenizer does not know.
         """
         own = tokenizer.target
         end = end_token(own, self.ends)
@@ -278,8 +279,8 @@ class Seq2Seq(WritingTask):
         whole = examples_of(ids or [[]])
         return ids, cut, unknown_in(own, whole.tokens, whole.starts, int(cut.sum()), targets)
 
-    def _tell_cut(self, encoded: Encoded, table: "Table", data: DataSettings) -> None:
-        """A note of the targets that are cut; sources are told of with all texts."""
+    def _note_cut_targets(self, encoded: Encoded, table: "Table", data: DataSettings) -> None:
+        """Add a note on truncated targets; the note on sources is the same for all tasks."""
         if encoded.decoder is None:
             return
         cut = encoded.decoder.cut
@@ -307,7 +308,7 @@ class Seq2Seq(WritingTask):
     def evaluate(
         self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
-        """The loss on all of dev, and metrics of the texts that are written for a part of it."""
+        """Return the loss on all of dev, and the metrics of texts generated for a part of it."""
         with evaluating(model):
             loss = self.mean_loss(model, dev, device, dtype)
             few = min(len(dev), self.settings.dev_examples)
@@ -340,8 +341,8 @@ class Seq2Seq(WritingTask):
         written = [prediction.texts[0] for prediction in predictions]
         sources = [prediction.source for prediction in predictions]
         rows = [
-            ["written", *_habits(written, sources, golds)],
-            ["reference", *_habits([texts[0] for texts in golds], sources, golds)],
+            ["written", *_text_statistics(written, sources, golds)],
+            ["reference", *_text_statistics([texts[0] for texts in golds], sources, golds)],
         ]
         table = judgement.Table(
             title="How the texts are",
@@ -390,7 +391,9 @@ class Seq2Seq(WritingTask):
         metric: str,
         as_model: bool = True,
     ) -> Baseline | None:
-        """The source itself, or its first sentences: the best of these on rows of training."""
+        """Return the source itself or its first sentences, whichever scores best on training
+        rows.
+        """
         began = time.perf_counter()
         tried = train[0].select(np.arange(min(TRIED, len(train[0]))))
         golds = train[1][: len(tried)]
@@ -410,20 +413,21 @@ class Seq2Seq(WritingTask):
 HABITS = ("length_ratio", "repeated", "copied", "empty")
 
 
-def _habits(
+def _text_statistics(
     written: Sequence[str], sources: Sequence[str], golds: Sequence[Sequence[str]]
 ) -> list[float | int | None]:
-    """Of texts: their length by the references', the shares of their n-grams that they repeat and
-    that the source has, and how many are empty.
+    """Return statistics of texts: their length relative to the references, the fractions of their
+    n-grams that they repeat and that they copy from the source, and how many are empty.
     """
     lengths = [len(words(text)) for text in written]
     true = sum(len(words(texts[0])) for texts in golds)
-    grams = [_grams(text) for text in written]
+    grams = [_ngrams(text) for text in written]
     total = sum(map(len, grams))
     repeated = sum(len(each) - len(set(each)) for each in grams)
-    of_sources = (set(_grams(source)) for source in sources)
-    pairs = zip(grams, of_sources, strict=True)
-    copied = sum(gram in there for each, there in pairs for gram in each)
+    copied = 0
+    for own_grams, source in zip(grams, sources, strict=True):
+        source_grams = set(_ngrams(source))
+        copied += sum(gram in source_grams for gram in own_grams)
     return [
         sum(lengths) / true if true else None,
         repeated / total if total else None,
@@ -432,7 +436,7 @@ def _habits(
     ]
 
 
-def _grams(text: str) -> list[tuple[str, ...]]:
+def _ngrams(text: str) -> list[tuple[str, ...]]:
     own = words(text)
     return [tuple(own[begin : begin + GRAM]) for begin in range(len(own) - GRAM + 1)]
 
@@ -456,7 +460,7 @@ def _as_written(make: Callable[[str], str], table: "Table") -> list[Written]:
 
 
 def _without_end(tokens: list[int], tokenizer: Tokenizer, ends: frozenset[int]) -> list[int]:
-    """A prompt without the tokens that the tokenizer adds to say that a text is over."""
+    """Return a prompt without the end-of-text tokens that the tokenizer appended."""
     for token in reversed(frame_of(tokenizer.backend)[1]):
         if token not in ends or tokens[-1:] != [token] or len(tokens) == 1:
             break

@@ -1,9 +1,10 @@
-"""Tagging: a tag for each word of a text, such as a named entity's type or a part of speech.
+"""Token-level tagging: takes the words of a text; returns a tag for each word, such as an entity
+type or a part of speech.
 
-Words are joined to a text, the text is read in windows where it is long, and the token in which a
-word begins carries its tag (Devlin et al. 2018, section 5.3). Tags are chosen together, so that no
-invalid sequence is given; with `task.crf` how well they follow each other is learnt, too (Lample et
-al. 2016, arXiv:1603.01360). What tags mark stands in langue/text/tags.py.
+Words are joined to a text, which is split into windows if it is long, and the first token of a word
+carries its tag (Devlin et al. 2018, section 5.3). Tags are decoded jointly, so that no invalid
+sequence is returned; `task.crf` also learns transition scores between tags (Lample et al. 2016,
+arXiv:1603.01360). Tagging schemes are defined in langue/text/tags.py.
 """
 
 import time
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 
-SEARCHED = 1 << 22  # scores of pairs of labels that are searched at once: bounds the memory
+SEARCHED = 1 << 22  # label-pair scores of one Viterbi batch, which bounds the memory
 
 
 class TagOptions(Section):
@@ -99,36 +100,36 @@ class TagOptions(Section):
 
 @dataclass(frozen=True)
 class Tagged:
-    """A text's words, the tags that a model gives them, and how likely each of these is."""
+    """The words of a text, with the predicted tag of each and its probability."""
 
     text: str
-    spans: list[tuple[int, int]]  # the characters of each word
+    spans: list[tuple[int, int]]  # character offsets of each word
     tags: list[str]
     scores: list[float]
 
 
 @dataclass(frozen=True)
 class _Words:
-    """What is needed to go from sequences of tokens back to the words of each row."""
+    """What maps token sequences back to the words of their rows."""
 
     texts: list[str]
-    spans: list[list[tuple[int, int]]]  # of each row, the characters of its words
-    starts: NDArray[np.int64]  # (rows + 1,) where each row's words begin among all words
-    word: list[NDArray[np.int64]]  # of each sequence, the words that its labelled tokens begin
-    # (k, 2) words that begin in the token in which another one begins, and that other one
+    spans: list[list[tuple[int, int]]]  # for each row, the character offsets of its words
+    starts: NDArray[np.int64]  # (rows + 1,) index of each row's first word among all words
+    word: list[NDArray[np.int64]]  # for each sequence, the words of its labelled tokens
+    # (k, 2) words that begin in the first token of another word, and that other word
     sharing: NDArray[np.int64]
     without: int  # words in which no token begins
 
 
 class _Scores(NamedTuple):
-    """What is kept of a sequence."""
+    """The scores kept for a sequence."""
 
-    words: NDArray[np.float32]  # (m, C) the log-probability of each label of the words in it
-    edges: Tensor | None  # (C + 1, C + 1) of the conditional random field, the same one for all
+    words: NDArray[np.float32]  # (m, C) log-probabilities of the labels of its words
+    edges: Tensor | None  # (C + 1, C + 1) transition scores of the CRF, the same for all sequences
 
 
 class Tag(Task):
-    """Named entities, parts of speech, and whatever else is one tag a word."""
+    """Named entities, parts of speech, and other tasks with one tag for each word."""
 
     name = "tag"
     result = "spans"
@@ -148,7 +149,9 @@ class Tag(Task):
     def __init__(
         self, labels: list[str], scheme: Scheme | None, separator: str, settings: TagOptions
     ) -> None:
-        """scheme: None for plain tags, such as parts of speech; separator: what joins words."""
+        """scheme: None for plain tags, such as parts of speech. separator: the string between
+        words.
+        """
         self.labels = labels
         self.index = {label: place for place, label in enumerate(labels)}
         self.scheme = scheme
@@ -213,9 +216,10 @@ class Tag(Task):
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
-        """Of a published tagger the words are those between blanks. Its labels do not say whether
-        it keeps to IOB1 or IOB2, so that every sequence of them is taken as `entities_of` reads
-        it.
+        """Recognise a published token classifier; its words are separated by blanks.
+
+        The labels do not show whether the model uses IOB1 or IOB2, so no tag sequence is ruled out,
+        and `entities_of` interprets whatever is predicted.
         """
         if not any(name.endswith("ForTokenClassification") for name in classes_of(published)):
             return None
@@ -290,12 +294,14 @@ class Tag(Task):
 
     @classmethod
     def raw_targets(cls, table: "Table") -> list[Any]:
-        """Lists of tags, or of spans of texts."""
+        """Return lists of tags, or of spans if the table has spans of texts."""
         return table.column("tags" if "tags" in table.rows.column_names else "spans")
 
     @classmethod
     def read_targets(cls, table: "Table", options: Any) -> list[Any]:
-        """The tags of each row, of spans of its text where these are what there is."""
+        """Return the tags of each row, derived from the spans of its text if the table has no
+        tags.
+        """
         if "tags" in table.rows.column_names:
             return super().read_targets(table, options)
         rows = zip(table.column("text"), table.column("spans"), strict=True)
@@ -321,7 +327,7 @@ class Tag(Task):
 
     @classmethod
     def items(cls, table: "Table") -> list[Any]:
-        """Lists of words, or texts."""
+        """Return lists of words, or texts."""
         there = "tokens" if "tokens" in table.rows.column_names else "text"
         return table.column(there)
 
@@ -355,8 +361,8 @@ class Tag(Task):
         config: ModelConfig,
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
-        """Items are texts, whose words stand between blanks (or are characters, in scripts without
-        them), or lists of words.
+        """Encode items: lists of words, or texts, which are split at blanks (or into characters in
+        scripts without blanks).
         """
         rows: list[Any] = []
         for number, item in enumerate(items):
@@ -398,7 +404,7 @@ class Tag(Task):
         for row, places in enumerate(places_of_words(windows, spans)):
             words = np.flatnonzero(places >= 0)
             without += len(places) - len(words)
-            # Two words may begin in one token, which then carries the first one's tag.
+            # Two words may begin in the same token, which then carries the tag of the first.
             tokens, first, which = np.unique(places[words], return_index=True, return_inverse=True)
             owners = words[first][which]
             pairs = np.stack([words, owners], axis=1)
@@ -419,11 +425,11 @@ class Tag(Task):
         )
         examples = replace(windows.examples, labels=labels)
         if self.settings.crf:
-            examples = examples.with_targets(_whole(windows.row))
+            examples = examples.with_targets(_covers_ends(windows.row))
         return Encoded(examples, len(rows), golds, windows.row, context)
 
     def _joined(self, words: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
-        """A row as one text, and the characters of each of its words."""
+        """Return a row as one text, and the character offsets of its words."""
         if isinstance(words, str):
             return words, words_of(words)
         spans = []
@@ -465,15 +471,17 @@ class Tag(Task):
         return TOKEN
 
     def loss(self, outputs: Tensor | ChainScores, batch: Batch) -> tuple[Tensor, float]:
-        """The summed negative log-likelihood of the words' tags, and their number: outputs (T, C),
-        labels (M,). Of each tag for itself, or of those of a sequence.
+        """Return the summed negative log-likelihood of the words' tags, and their number.
+
+        outputs (T, C), labels (M,). Without a CRF the tags are independent; with one, the
+        likelihood is that of each sequence's tags together.
         """
         labels = batch.labels
         assert labels is not None
-        scores = _of_words(self.logits(outputs), batch)
+        scores = _word_scores(self.logits(outputs), batch)
         if isinstance(outputs, ChainScores):
             chain = ChainScores(scores, outputs.edges)
-            offsets = _offsets_of_words(batch)
+            offsets = _word_offsets(batch)
             loss = chain_loss(chain, labels, offsets, batch.targets).sum()
         else:
             loss = F.cross_entropy(scores, labels, reduction="sum")
@@ -493,23 +501,26 @@ class Tag(Task):
     # --- predicting ---
 
     def decode(self, outputs: Tensor | ChainScores, batch: Batch) -> list[_Scores]:
-        scores = _of_words(self.logits(outputs), batch).float()
-        # Emissions that are shifted at a word, all alike, give the same probabilities of tags.
+        scores = _word_scores(self.logits(outputs), batch).float()
+        # The CRF's probabilities do not change if all emissions of a word are shifted by a
+        # constant.
         logarithms = scores.log_softmax(-1).cpu().numpy()
         edges = outputs.edges.cpu() if isinstance(outputs, ChainScores) else None
-        bounds = _offsets_of_words(batch).cpu().numpy()
+        bounds = _word_offsets(batch).cpu().numpy()
         return [_Scores(part, edges) for part in np.split(logarithms, bounds[1:-1])]
 
     def merge(self, sequences: list[_Scores], encoded: Encoded) -> list[Tagged]:
-        """The best valid tags of each row, of the scores of its windows' words."""
+        """Return the best valid tags of each row, from the scores of the words in all its
+        windows.
+        """
         words: _Words = encoded.context
         count = len(self.labels)
-        # A word that no token stands for, such as a zero-width space, says nothing of its tag.
+        # A word without a token, such as a zero-width space, gets a uniform distribution.
         scores = np.full((words.starts[-1], count), -np.log(count))
         for word, found in zip(words.word, sequences, strict=True):
             scores[word] = found.words
         word, owner = words.sharing.T
-        scores[word] = self._going_on(scores[owner])
+        scores[word] = self._continued(scores[owner])
         edges = next((found.edges for found in sequences), None)
         best, probability = self._best(scores, words.starts, edges)
         tags = [self.labels[place] for place in best]
@@ -520,9 +531,9 @@ class Tag(Task):
             predictions.append(Tagged(words.texts[row], words.spans[row], tags[part], own))
         return predictions
 
-    def _going_on(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scores (k, C) of words that begin in the token of a word with these: of the same
-        type, and inside of an entity.
+    def _continued(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores (k, C) of words that share their first token with an earlier word with
+        the given scores: of the same type, and inside the entity.
         """
         if self.scheme is None:
             return scores
@@ -538,10 +549,10 @@ class Tag(Task):
     def _best(
         self, scores: NDArray[np.float64], starts: NDArray[np.int64], edges: Tensor | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The best valid labels (W,) of all rows' words, and how likely each is.
+        """Return the best valid labels (W,) of all rows' words, and the probability of each.
 
-        scores (W, C), starts (rows + 1,). Without edges the likeliest labels one by one are the
-        answer where they are valid, so that the search is for the other rows alone.
+        scores (W, C), starts (rows + 1,). Without CRF edges, the argmax of each word is optimal
+        wherever it forms a valid sequence, so that only the other rows need the Viterbi search.
         """
         count = len(self.labels)
         best = scores.argmax(axis=1)
@@ -608,7 +619,7 @@ class Tag(Task):
 
     def measure(self, golds: Any, predictions: Any) -> Measure:
         tags = [prediction.tags for prediction in predictions]
-        right = np.array([_agreements(gold, own) for gold, own in zip(golds, tags, strict=True)])
+        right = np.array([_count_equal(gold, own) for gold, own in zip(golds, tags, strict=True)])
         words = np.array([len(each) for each in golds])
 
         def accuracy(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -703,11 +714,11 @@ class Tag(Task):
         return Baseline(name, metrics, predictions, round(time.perf_counter() - began, 3))
 
 
-TOKEN = "token"  # what families call the head of a score for each token
+TOKEN = "token"  # the kind of head with logits for each token, as families name it
 
 
 def _passage(prediction: Tagged, true: set[Entity], said: set[Entity]) -> judgement.Passage:
-    """A text with its entities: predicted rightly, predicted wrongly, and missed."""
+    """Return a text with its entities marked as correct, wrong or missed."""
     kinds = {"right": true & said, "wrong": said - true, "missed": true - said}
     highlights = []
     for kind, entities in kinds.items():
@@ -719,24 +730,24 @@ def _passage(prediction: Tagged, true: set[Entity], said: set[Entity]) -> judgem
     return judgement.Passage(prediction.text, highlights)
 
 
-def _of_words(scores: Tensor, batch: Batch) -> Tensor:
-    """The scores (M, C), of all (T, C), of the tokens in which words begin."""
+def _word_scores(scores: Tensor, batch: Batch) -> Tensor:
+    """Return the scores (M, C), out of all (T, C), of the first tokens of words."""
     return scores if batch.places is None else scores[batch.places]
 
 
-def _offsets_of_words(batch: Batch) -> Tensor:
-    """Where each sequence's words begin among the M words of a batch: (N + 1,)."""
+def _word_offsets(batch: Batch) -> Tensor:
+    """Return the index (N + 1,) of each sequence's first word among the M words of a batch."""
     return batch.starts if batch.places is None else torch.searchsorted(batch.places, batch.starts)
 
 
-def _whole(row: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each window begins where its row's text does, and ends there: (n,) -> (n, 2)."""
+def _covers_ends(row: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return whether each window starts and ends where its row's text does: (n,) -> (n, 2)."""
     other = np.diff(row) != 0
     return np.stack([np.append(True, other), np.append(other, True)], axis=1)[: len(row)]
 
 
 def _notes_on_words(origin: str, encoded: Encoded) -> list[str]:
-    """What became of texts and words that are not read as they stand."""
+    """Return notes on long texts, and on words without a token of their own."""
     words: _Words = encoded.context
     assert encoded.row is not None
     windows = np.bincount(encoded.row, minlength=1)
@@ -764,12 +775,12 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _agreements(gold: Sequence[str], tags: Sequence[str]) -> int:
+def _count_equal(gold: Sequence[str], tags: Sequence[str]) -> int:
     return sum(one == other for one, other in zip(gold, tags, strict=True))
 
 
 def _fault(row: str | Sequence[str]) -> str | None:
-    """Why a text, or a list of words, cannot be read; None where it can."""
+    """Return why a text or a list of words cannot be encoded, or None."""
     words = [row] if isinstance(row, str) else row
     empty = [number for number, word in enumerate(words, start=1) if not word.strip()]
     if len(empty) == len(words):
@@ -778,7 +789,7 @@ def _fault(row: str | Sequence[str]) -> str | None:
 
 
 def _separator(train: "Table", options: TagOptions) -> str:
-    """What stands between words: nothing in scripts that write no spaces."""
+    """Return the separator of words: empty in scripts that write no spaces."""
     if options.join != "auto":
         return " " if options.join == "space" else ""
     sample = "".join("".join(words) for words in Tag.items(train)[:1000])

@@ -1,10 +1,10 @@
-"""What a task is: everything that is particular to it, in one file of this folder.
+"""The interface of a task, all of whose specifics are in one file of this folder.
 
-A row of a table becomes one or more token sequences (`encode`), the model's outputs a loss as
-(sum, count) and one prediction a row (`loss`, `decode`, `merge`), predictions numbers and sections
-of a report (`measure`, `judge`, `mistakes`), beside those of something simple (`baseline`), and
-what people are shown (`answer`, `show`). Nothing outside a task's file knows its name: it enters
-by being registered in `langue/tasks/__init__.py`.
+`encode` turns a table row into one or more token sequences; `loss` turns the model's outputs into a
+loss as (sum, count); `decode` and `merge` turn them into one prediction for each row. `measure`,
+`judge` and `mistakes` turn predictions into metrics and report sections, `baseline` does the same
+for something simple, and `answer` and `show` make what people see. No code outside a task's file
+knows its name: a task is registered in `langue/tasks/__init__.py`.
 """
 
 from abc import abstractmethod
@@ -51,12 +51,11 @@ if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 R = TypeVar("R")
-# What people look at in a prediction: labels with their probabilities, a number, parts of a text
-# that are marked, answers that stand in a context, a vector, a text, or the next message of a
-# conversation.
+# What a prediction looks like to people: labels with probabilities, a number, marked spans of a
+# text, answers from a context, a vector, a text, or the next message of a conversation.
 Result = Literal["labels", "number", "spans", "answers", "vectors", "text", "messages"]
-# Tokens of a batch that is predicted: on an accelerator; and on a processor, so few that what a
-# layer computes stays in its caches, and few enough that every core gets some batches.
+# Tokens of a prediction batch, on an accelerator and on a CPU. On a CPU they are so few that the
+# activations of a layer stay in its caches, and that every core gets some batches.
 BATCH_TOKENS = 16384
 CPU_BATCH_TOKENS = 2048
 FEWEST_BATCH_TOKENS = 512
@@ -65,134 +64,140 @@ BATCHES_PER_CORE = 4
 
 @dataclass(frozen=True)
 class Baseline:
-    """What something simple, trained on the same rows, predicts of the rows that are judged."""
+    """The predictions of a simple system, trained on the same rows, for the rows under
+    evaluation.
+    """
 
     name: str
     metrics: Metrics
-    predictions: Any  # one a row, as the task's own
+    predictions: Any  # one for each row, in the task's own form
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """What metrics.json keeps of it."""
+        """Return what metrics.json stores of it."""
         return {"name": self.name, "metrics": dict(self.metrics), "seconds": self.seconds}
 
 
 class Task(Objective):
-    """One prediction a row. Subclasses are made by `fit` (from training rows) or `from_dict` (from
-    a run).
+    """A task with one prediction for each row, constructed by `fit` (from training rows) or
+    `from_dict` (from a saved run).
 
-    Golds and predictions are any Python values, one a row: a sequence, or an array where that is
-    faster. A task must say what is abstract here; the rest has defaults for one sequence a row.
+    Golds and predictions are any Python values, one for each row, in a sequence or, where that is
+    faster, an array. Subclasses implement the abstract methods; the others have defaults for tasks
+    with one token sequence for each row.
     """
 
     learns_from = "rows"
     columns: ClassVar[Columns]
     result: ClassVar[Result]
-    # whether it predicts from texts, pairs of them and token ids, all of one kind in a call;
-    # else `encode_items` says what it takes
+    # whether it accepts texts, pairs of texts and token ids, of one kind in a call; otherwise
+    # `encode_items` defines what it accepts
     takes_texts: ClassVar[bool] = True
-    # whether its network is a language model with its head, which scores every token of the
-    # vocabulary; else a body with the task's own `head`
+    # whether its network is a language model, with logits over the vocabulary; otherwise it is a
+    # body with the task's own `head`
     has_language_head: ClassVar[bool] = False
-    # whether its baseline needs rows to be trained on
+    # whether its baseline needs training rows
     baseline_learns: ClassVar[bool] = True
-    # whether the model is judged on dev before its first step, too
+    # whether the model is also evaluated on dev before the first step
     looks_first: ClassVar[bool] = False
-    # of rows that `encode` leaves out
+    # ends the note "... rows dropped" on rows that `encode` drops
     why_dropped: ClassVar[str] = "whose text has no tokens"
-    # what it is judged by where the checkpoint was chosen by the loss, or by nothing
+    # the metric of evaluations if the checkpoint was chosen by the loss, or not chosen
     main_metric: str
-    settings: Any  # its Options
+    settings: Any  # an instance of its Options
 
     # --- what the training rows define, and what a run keeps ---
 
     @classmethod
     @abstractmethod
     def fit(cls, train: "Table", options: Any) -> Self:
-        """Learn from the training rows what the targets are. DataError where nothing can be learnt
-        from them.
+        """Return the task defined by the training rows (labels, scale of scores); raise DataError
+        if nothing can be learnt from them.
         """
 
     @classmethod
     @abstractmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
-        """The task of a saved run: the inverse of `to_dict`."""
+        """Return the task of a saved run; the inverse of `to_dict`."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """What `langue.json` keeps: `settings`, and whatever `fit` found."""
+        """Return what `langue.json` stores: `settings`, and whatever `fit` found."""
 
     @classmethod
     def options_of(cls, saved: Mapping[str, Any]) -> Any:
-        """The options of a run's `settings`; keys of other tasks, which runs of earlier versions
-        kept too, are passed over.
+        """Return the options in a run's `settings`, without keys of other tasks, which earlier
+        versions also saved.
         """
         fields = cls.Options.model_fields
         return cls.Options(**{key: value for key, value in saved.items() if key in fields})
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
-        """The task of a model that others published in `transformers`' words; None where it is of
-        another task.
+        """Return the task of a model published for `transformers`, or None if it is of another
+        task.
         """
         return None
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig) -> Self | None:
-        """The task that other files of a published folder stand for, which has no head of weights;
-        None where there are none.
+        """Return the task that other files of a published folder define, one whose head has no
+        weights, or None.
         """
         return None
 
     @abstractmethod
     def published(self) -> dict[str, Any]:
-        """What config.json keeps, in the words of `transformers` (id2label and the like)."""
+        """Return what config.json stores in the terms of `transformers` (id2label etc.)."""
 
     def published_head(self, family: Family, pad: int | None) -> dict[str, Any]:
-        """What config.json keeps of how the head reads the hidden states. pad: the padding token
-        that batches were made with.
+        """Return what config.json stores about how the head reads the hidden states.
+
+        pad: the padding token that the batches were made with.
         """
         return {}
 
     @abstractmethod
     def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
-        """What `transformers` users get from the saved folder, in one plain sentence."""
+        """Return in one plain sentence what `transformers` users get from the saved folder."""
 
     def write_beside(self, folder: Path, config: ModelConfig, data: DataSettings) -> None:
-        """Write the files that a saved model of this task has besides those of all models."""
+        """Write the additional files of a saved model of this task."""
 
     def output_names(self) -> list[str]:
-        """What the model tells apart, for people who inspect it."""
+        """Return the names of the model's outputs, for people who inspect it."""
         return [str(name) for name in self.published().get("id2label", {}).values()]
 
     def adapt_to(self, config: ModelConfig) -> None:
-        """Settle what depends on the model, so that what is saved is explicit."""
+        """Resolve options that depend on the model, so that the saved options are explicit."""
 
     def completed(self, checkpoint: Checkpoint) -> Checkpoint:
-        """A published model with what the task needs of it and it lacks, before it is trained."""
+        """Return a published model with whatever the task needs and the model lacks, before
+        training.
+        """
         return checkpoint
 
     def begun_with(
         self, model: nn.Module, encoded: Encoded, *, device: torch.device, dtype: torch.dtype
     ) -> Encoded:
-        """A split with what its loss needs to know of the model as it is before training."""
+        """Return a split with what its loss needs from the model as it is before training."""
         return encoded
 
     def use(self, checkpoint: Checkpoint) -> None:
-        """Take what it needs of the model that it is trained on or used with. ModelError for a
-        model of another kind.
+        """Take what is needed from the model that the task is trained on or used with; raise
+        ModelError if the model is of an unsuitable kind.
         """
 
     def generation(self) -> dict[str, Any]:
-        """What generation_config.json keeps of how texts are written."""
+        """Return what generation_config.json stores."""
         return {}
 
     def go_on_from(self, saved: Mapping[str, Any]) -> None:
-        """Take over what a run of this task that is trained further has settled."""
+        """Adopt the resolved options of a run of this task that is trained further."""
 
     def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
-        """Whether a run's outputs mean the same as this task's, so that its head is trained
-        further.
+        """Return whether a run's outputs mean the same as this task's, so that its head can be
+        trained further.
         """
         return saved.get("task") == self.name
 
@@ -201,17 +206,17 @@ class Task(Objective):
     @classmethod
     @abstractmethod
     def read_target(cls, value: Any, options: Any, where: Callable[[], str]) -> Any:
-        """One row's raw target; DataError, at `where()`, for one that is empty or of the wrong
-        kind.
+        """Return the target of one row; raise DataError, at `where()`, if it is empty or of the
+        wrong type.
         """
 
     def known_target(self, target: Any, where: Callable[[], str]) -> Any:
-        """A raw target as it is judged; DataError for one that training did not have."""
+        """Return a target in the form of the golds; raise DataError if training did not have it."""
         return target
 
     @classmethod
     def raw_targets(cls, table: "Table") -> list[Any]:
-        """The targets as they stand in the table."""
+        """Return the targets as they are in the table."""
         return table.column(cls.columns.target)
 
     @classmethod
@@ -223,13 +228,15 @@ class Task(Objective):
         ]
 
     def golds(self, table: "Table") -> Any:
-        """What is true of each row; DataError names the row that has nothing or something bad."""
+        """Return the golds of all rows; DataError names the first row whose target is missing or
+        invalid.
+        """
         raw = self.read_targets(table, self.settings)
         return [self.known_target(t, partial(table.where, row)) for row, t in enumerate(raw)]
 
     @classmethod
     def usable_rows(cls, table: "Table", options: Any, ready: "Task | None") -> list[int]:
-        """The rows whose target can be read and, where there is a task already, was seen in its
+        """Return the rows whose target can be read and, if the task is `ready`, was seen in
         training.
         """
         usable = []
@@ -252,10 +259,11 @@ class Task(Objective):
         data: DataSettings,
         config: ModelConfig,
     ) -> tuple["Table", Encoded]:
-        """A split's rows as token sequences, and the table of the rows that they are of.
+        """Encode the rows of a split as token sequences, and return the table without the dropped
+        rows.
 
-        golds: of `golds`, one a row. A row in which there is nothing to read is a DataError that
-        names it, or is left out (`data.invalid=drop`).
+        golds: the result of `golds`, one for each row. A row without any tokens is dropped with
+        `data.invalid=drop`; otherwise DataError names it.
         """
 
     def encode_rows(
@@ -267,7 +275,7 @@ class Task(Objective):
         data: DataSettings,
         config: ModelConfig,
     ) -> tuple["Table", Encoded]:
-        """`encode` of these rows of a table alone."""
+        """Call `encode` on the given rows of a table."""
         chosen = None if golds is None else [golds[row] for row in rows]
         return self.encode(tokenizer, table.select(rows), chosen, data, config)
 
@@ -279,14 +287,18 @@ class Task(Objective):
         config: ModelConfig,
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
-        """What a user gives to predict from. as_texts encodes strings, pairs of strings and lists
-        of token ids, and counts what is cut.
+        """Encode what a user passes to predict.
+
+        as_texts encodes strings, pairs of strings and lists of token ids, and counts truncated
+        tokens.
         """
         return Encoded.of(as_texts(items))
 
     @classmethod
     def items(cls, table: "Table") -> list[Any]:
-        """A table's rows as `encode_items` takes them: texts, pairs, or records by column."""
+        """Return a table's rows in the form `encode_items` takes: texts, pairs, or mappings by
+        column.
+        """
         there = [
             name
             for name in (*cls.columns.inputs, *cls.columns.optional)
@@ -302,62 +314,67 @@ class Task(Objective):
 
     @classmethod
     def texts(cls, table: "Table") -> list[str]:
-        """Each row's input as one text, by which duplicates and changed data are found."""
+        """Return each row's input as one text, used to find duplicates and changed data."""
         there = [
             name
             for name in (*cls.columns.inputs, *cls.columns.optional)
             if name in table.rows.column_names and name != cls.columns.target
         ]
-        columns = [[_as_text(value) for value in table.column(name)] for name in there]
+        columns = [map(_as_text, table.column(name)) for name in there]
         return ["\n".join(parts) for parts in zip(*columns, strict=True)]
 
     @classmethod
     def training_texts(cls, table: "Table") -> list[str]:
-        """The texts that a tokenizer is trained on, where the task begins with a new model."""
+        """Return the texts for training a tokenizer, if the task starts with a new model."""
         return cls.texts(table)
 
     @classmethod
     def conflicts(cls, tables: Sequence["Table"], options: Any) -> dict[str, Counter[Any]]:
-        """The texts that have different targets where one is right, and how often they have each;
-        none where different ones may be right.
+        """Return the texts that occur with different targets of which only one can be right, with
+        the counts of each; empty for tasks that allow several right targets.
         """
         return {}
 
     # --- what people see before they train ---
 
     def notes(self) -> list[str]:
-        """What a user should know of how the targets of training were taken."""
+        """Return notes for the user on how the training targets were interpreted."""
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What the facts of a run say of the task besides its name."""
+        """Return what the facts of a run say about the task besides its name."""
         return {}
 
     def remarks(self) -> list[str]:
-        """What the preview says of how predictions are going to be judged."""
+        """Return what the preview says about how predictions will be evaluated."""
         return []
 
     @abstractmethod
     def balance(self, golds: Any) -> dict[str, float]:
-        """How the targets are spread, by name: integers, where they count targets that can be
-        compared (labels), or floats, which measure each something else.
+        """Return the distribution of the targets by name: integers are counts of comparable targets
+        (labels), floats are separate measurements.
         """
 
     @abstractmethod
     def show_target(self, gold: Any) -> str:
-        """A row's target as the preview shows it."""
+        """Return a row's target as the preview shows it."""
 
     # --- training ---
 
     def head(self, config: ModelConfig, pad: int | None = None) -> Head:
-        """A new head, of a task that has its own. pad: a token that a text's end does not count."""
+        """Return a new head; only for tasks with a head of their own.
+
+        pad: a token that is skipped when looking for a text's last token.
+        """
         raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     @abstractmethod
     def head_kind(self, family: Family) -> str | None:
-        """Which of the family's heads (`Family.heads`) names the weights in published folders; a
-        word that is none of them where the family has no class for this head; None: the head has no
-        weights, and the body alone is published.
+        """Return which of the family's heads (`Family.heads`) names the weights in published
+        folders.
+
+        A word that is not among them if the family has no class for this head; None if the head has
+        no weights and only the body is published.
         """
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> nn.Module:
@@ -366,8 +383,8 @@ class Task(Objective):
     def weights_to_begin_with(
         self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
     ) -> dict[str, Tensor]:
-        """All but what a head has learnt of labels, where these are others, or it has no place for
-        it.
+        """Return all weights except those of a head for other labels, or for which the new head has
+        no parameter.
         """
         assert isinstance(network, TaskModel)
         is_same = saved is not None and self.has_outputs_of(saved)
@@ -387,17 +404,21 @@ class Task(Objective):
         return dev
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss, and what it is summed over. outputs: what the head gives."""
+        """Return the summed loss and its count.
+
+        outputs: the output of the head.
+        """
         raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     def logits(self, outputs: Any) -> Tensor:
-        """The scores that a published class gives, of what the head gives."""
+        """Return the logits that a published class would return, from the output of the head."""
         scores: Tensor = outputs
         return scores
 
     def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
-        """The network's weights as they are saved, where it is trained on targets in another scale
-        than theirs; back: the inverse, of a head that is trained further.
+        """Return the network's weights as they are saved, if it is trained on rescaled targets.
+
+        back: the inverse, for a head that is trained further.
         """
         return dict(weights)
 
@@ -407,7 +428,7 @@ class Task(Objective):
         return Outcome(loss, count, self.outputs_to_measure(outputs, batch))
 
     def outputs_to_measure(self, outputs: Any, batch: Batch) -> Any:
-        """What `train_metric` needs of a batch, without the graph of its gradients."""
+        """Return what `train_metric` needs of a batch, detached from the autograd graph."""
         return None
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
@@ -415,17 +436,17 @@ class Task(Objective):
 
     @abstractmethod
     def metric_names(self) -> list[str]:
-        """The names of `metrics`, which do not depend on the examples."""
+        """Return the names of `metrics`, which do not depend on the examples."""
 
     @abstractmethod
     def default_best(self) -> str:
-        """What the best checkpoint is best in where `train.best` does not say it."""
+        """Return what selects the best checkpoint if `train.best` is not set."""
 
     def choose_by(self, best: str | None) -> None:
-        """Choose the best checkpoint by LOSS or by a metric; None: by the default. SettingsError
-        for another name.
+        """Select the best checkpoint by LOSS or by a metric; None: by the default. Raises
+        SettingsError for an unknown name.
 
-        A task on which this is never called chooses as runs did before there was the setting.
+        If this is never called, the task selects as in runs from before the setting existed.
         """
         chosen = self.default_best() if best is None else best
         check_best(chosen, self.metric_names(), f"the task {self.name}")
@@ -448,21 +469,21 @@ class Task(Objective):
 
     @property
     def settles_on_dev(self) -> bool:
-        """Whether there is something to settle on dev once training is over."""
+        """Whether something, such as a threshold, is chosen on dev after training."""
         return False
 
     def settle_on_dev(self, golds: Any, predictions: Any) -> None:
-        """Settle it, from the finished model's predictions on dev."""
+        """Choose it from the finished model's predictions on dev."""
         raise NotImplementedError(f"the task {self.name} settles nothing on dev")
 
     # --- predicting ---
 
     def decode(self, outputs: Any, batch: Batch) -> Any:
-        """What is kept of each sequence of a batch, one a sequence in the batch's order."""
+        """Return what is kept of each sequence of a batch, in the order of the batch."""
         raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     def merge(self, sequences: Any, encoded: Encoded) -> Any:
-        """One prediction a row, of what `decode` kept of each sequence."""
+        """Return one prediction for each row from what `decode` kept of each sequence."""
         return sequences
 
     def apply(
@@ -474,9 +495,10 @@ class Task(Objective):
         dtype: torch.dtype,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[Any, float | None]:
-        """Predictions, one a row in the rows' order, and, where there are targets, the mean loss.
+        """Return the predictions in the order of the rows and, if there are golds, the mean loss.
 
-        progress: told how many sequences are done. What `decode` keeps is held, logits are not.
+        progress: called with the number of finished sequences. Only the results of `decode` stay in
+        memory, not the logits.
         """
         with evaluating(model):
             examples = encoded.examples
@@ -497,19 +519,19 @@ class Task(Objective):
 
     @abstractmethod
     def show(self, prediction: Any, top: int | None) -> list[dict[str, Any]]:
-        """One prediction as the `transformers` pipelines of version 4 return it, the best `top`;
-        None: all.
+        """Return one prediction in the form of the pipelines of `transformers` 4, the best `top`
+        entries; None: all.
         """
 
     def answer(self, prediction: Any) -> Any:
-        """What the task promises of a row: by default the best that `show` has."""
+        """Return the final answer for a row, by default the best entry of `show`."""
         return self.show(prediction, 1)[0]
 
     # --- judging ---
 
     @abstractmethod
     def measure(self, golds: Any, predictions: Any) -> Measure:
-        """Every metric as a function of how often each row counts."""
+        """Return all metrics as a function of row weights (how often each row counts)."""
 
     def metrics(self, golds: Any, predictions: Any) -> Metrics:
         return plain(self.measure(golds, predictions), len(golds))
@@ -517,8 +539,9 @@ class Task(Objective):
     def judge(
         self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
     ) -> Judgement:
-        """How good predictions are. main: the metric that the judgement goes by; None: the task's
-        own.
+        """Return the judgement of predictions.
+
+        main: the metric that the judgement highlights; None: the task's own.
         """
         measure = self.measure(golds, predictions)
         metrics = plain(measure, len(golds))
@@ -532,7 +555,7 @@ class Task(Objective):
     def mistakes(
         self, table: "Table", golds: Any, predictions: Any, limit: int = 20
     ) -> judgement.Examples | None:
-        """The worst mistakes first, as a section of the report."""
+        """Return the worst mistakes, worst first, as a section of the report."""
         return None
 
     def baseline(
@@ -543,19 +566,20 @@ class Task(Objective):
         metric: str,
         as_model: bool = True,
     ) -> Baseline | None:
-        """What something simple predicts of the test rows; None where there is nothing.
+        """Return the predictions of a simple system for the test rows, or None if there is none.
 
-        train, test: rows and their golds. metric: what it is chosen by. as_model: it is weighted
-        and tuned as the model beside it is; runs of before `train.best` had theirs plain.
+        train, test: rows and their golds. metric: what it is tuned for. as_model: weighted and
+        tuned like the model that it is compared with; in runs from before `train.best` it was
+        plain.
         """
         return None
 
     def beside(self, name: str, golds: Any, predictions: Any) -> Baseline:
-        """What this has predicted, as what another run is compared with."""
+        """Return predictions of another run in the form of a baseline, for comparison."""
         return Baseline(name, self.metrics(golds, predictions), predictions, 0.0)
 
     def systems(self, golds: Any, predictions: Any, baseline: Baseline, metric: str) -> Systems:
-        """The model's and the baseline's answers to the same rows, for the paired comparison."""
+        """Return the answers of model and baseline to the same rows, for the paired comparison."""
         both = [*golds, *golds]
         mixed = self.measure(both, [*predictions, *baseline.predictions])
         return systems_of(
@@ -567,7 +591,7 @@ class Task(Objective):
 
 
 def _as_text(value: Any) -> str:
-    """A cell as a text: of a list, its parts in a row."""
+    """Return a cell as text; the elements of a list are joined."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(str, value))
     return value if isinstance(value, str) else str(value)
@@ -579,10 +603,10 @@ def rows_with_tokens(
     data: DataSettings,
     fault: Callable[[int], str] = lambda row: "the text has no tokens",
 ) -> np.ndarray[Any, Any] | None:
-    """The rows whose texts have tokens, usable (n,), where that is not all of them.
+    """Return the rows whose texts have tokens, or None if that is all of them.
 
-    DataError at the first that has none, unless these are to be dropped; and where none has any.
-    fault: what is wrong with such a row.
+    usable (n,): whether each row has tokens. Raises DataError for the first row without any, unless
+    such rows are to be dropped, and if no row has any. fault: describes what is wrong with a row.
     """
     if usable.all():
         return None
@@ -600,10 +624,10 @@ def rows_with_tokens(
 def infer(
     work: Callable[[Batch], R], examples: Examples, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Batch, R]]:
-    """Each batch with what `work` makes of it, longest texts first.
+    """Yield each batch with the result of `work` on it, longest texts first.
 
-    A processor's cores take a batch each: threads that share one wait for each other at every step
-    of it. `work` must therefore change nothing that it shares.
+    On a CPU every core takes a batch of its own, because threads that share a batch wait for each
+    other at every operation. `work` must therefore not modify shared state.
     """
 
     def one(rows: NDArray[np.int64]) -> tuple[Batch, R]:
@@ -622,5 +646,5 @@ def infer(
     share = total // (BATCHES_PER_CORE * torch.get_num_threads())
     budget = batch_tokens(min(CPU_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, share)))
     batches = sorted_batches(examples.lengths, max(budget, longest))
-    # Processes that share a model's weights must ask for them in the same order.
+    # Ranks that shard a model's weights must request them in the same order.
     yield from parallel_map(one, batches) if world_size() == 1 else map(one, batches)

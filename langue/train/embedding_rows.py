@@ -1,12 +1,12 @@
-"""What arrives: a model and the texts of its training. What leaves: the same model, trained on the
-rows of its embedding that these texts hold.
+"""Training of the used embedding rows only: takes a model and the texts of its training; trains
+only the rows whose tokens occur in these texts.
 
-A row that no text holds has no gradient, ever: all that training does to it is to clear that
-gradient, measure it, keep two moments of it and move it by nothing, in every step. A batch of
-sentences holds some hundred rows of thirty thousand, or of two hundred and fifty thousand, and then
-this may be half of what a step takes. So the optimiser is given the rows in use alone, of the texts
-that are learnt from and of those held out. (AdamW's decay, which knows no gradient, would draw the
-other rows towards zero; they stay as they were published.)
+The gradient of any other row is always zero. Training would still clear that gradient, measure it,
+keep two moments of it and add nothing to the row, at every step. A batch of sentences contains a
+few hundred of thirty thousand rows, or of two hundred and fifty thousand, in which case this may
+take half of a step. So the optimizer only gets the rows used by the training and held-out texts.
+(AdamW's weight decay, which does not depend on gradients, would shrink the other rows; here they
+stay as published.)
 """
 
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from langue.model.transformer import Transformer, TrimmedEmbedding
 
 @contextmanager
 def trim_embedding(body: Transformer, *splits: Examples | None) -> Iterator[None]:
-    """The body with the rows of its embedding that the splits hold; afterwards with all of them,
-    trained where they were. It reads no other text in between.
+    """Reduce the body's embedding to the rows that the splits use; afterwards restore all rows,
+    with the trained ones updated. The body must not read other texts inside.
     """
     table = body.token
     assert isinstance(table, nn.Embedding)
     held = np.zeros(table.num_embeddings, bool)
-    held[0] = True  # what a batch is filled up with, and nobody reads
+    held[0] = True  # batches are padded with it, but nothing reads the padding
     for each in splits:
         if each is not None:
             held[each.tokens] = True

@@ -1,5 +1,5 @@
-"""What arrives: what happened at each step. What leaves: `log.jsonl`, one JSON object a line, and a
-progress bar.
+"""The training log: takes the results of each step; writes `log.jsonl`, one JSON object per line,
+and shows a progress bar.
 """
 
 import json
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """Appends to `log.jsonl`; on resume, lines after the checkpoint are cut so that no step stands
-    twice.
+    """Writer of `log.jsonl`; on resume, lines after the checkpoint are removed, so that no step
+    occurs twice.
 
-    Of several processes only the first writes and shows anything.
+    With several processes, only the first writes and shows anything.
     """
 
     def __init__(
@@ -62,21 +62,21 @@ class Journal:
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
         self.bar.stop()
-        with suppress(OSError):  # what could not be written was said by `write`
+        with suppress(OSError):  # `write` has already reported what could not be written
             self.file.close()
         if self.tracker is not None:
             self.tracker.close()
 
     @property
     def size(self) -> int:
-        """Bytes written so far, and on disk."""
+        """Number of bytes written and on disk."""
         self.file.flush()
-        if self.path.is_file():  # the other processes write to nothing
+        if self.path.is_file():  # the other processes write to os.devnull
             os.fsync(self.file.fileno())
         return self.path.stat().st_size
 
     def write(self, line: dict[str, Any]) -> None:
-        # JSON has no words for what is not finite; a skipped step's loss is null.
+        # JSON has no NaN or infinity; the loss of a skipped step becomes null.
         line = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
         }
@@ -87,7 +87,7 @@ class Journal:
             self.tracker.log(line)
 
     def show(self, step: int, loss: float, speed: float, mfu: float | None = None) -> None:
-        """mfu: the share of the hardware's peak."""
+        """Update the progress bar; mfu: fraction of the hardware's peak."""
         share = "" if mfu is None else f" · {mfu:.0%} of peak"
         facts = (
             f"loss {loss:.3f} · {speed:,.0f} tokens/s{share} · {peak_memory() / 2**30:.1f} GiB ·"
@@ -98,15 +98,15 @@ class Journal:
         self.bar.console.print(text)
 
     def quote(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """What a model was given, and what it made of it."""
+        """Show the prompts and outputs of a model."""
         for given, made in pairs:
             line = Text.assemble(("  " + given, "dim"), made)
             self.bar.console.print(Text(" ⏎ ").join(line.split("\n")), soft_wrap=True)
 
 
 def _whole_lines(path: Path, most: int) -> int:
-    """Bytes of the lines that are there of so many: where the power went off, fewer may be, and
-    part of one.
+    """Return the size of the complete lines within the first `most` bytes; after a power failure
+    the file may be shorter, and end within a line.
     """
     with path.open("rb") as file:
         return file.read(most).rfind(b"\n") + 1

@@ -1,17 +1,16 @@
-"""What arrives: gradients of matrices. What leaves: steps in which every direction of a matrix
-counts the same.
-
-Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): the momentum of the gradient,
-orthogonalised,
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): takes gradients of
+matrices; makes steps in which all directions of a matrix have the same size, by orthogonalizing the
+momentum of the gradient.
 
     M <- mu M + (1 - mu) G,    W <- W - lr s NewtonSchulz(mu M + (1 - mu) G)
 
-with s = 0.2 sqrt(max(rows, columns)), by which its steps are as long as AdamW's and share AdamW's
-rate (Liu et al. 2025, arXiv:2502.16982). `torch.optim.Muon` is the same for one matrix at a time
-and always iterates in bf16, which processors without bf16 instructions do fifty times slower than
-fp32; here matrices of one shape go together, and the iteration is in bf16 only where the hardware
-has it. Of a weight that processes share (fsdp, tp) each gathers the whole update, since a part of a
-matrix cannot be orthogonalised alone, and adds its own part of the result.
+The factor s = 0.2 sqrt(max(rows, columns)) makes its steps as long as AdamW's, so that both use the
+same learning rate (Liu et al. 2025, arXiv:2502.16982). `torch.optim.Muon` does the same for one
+matrix at a time, and always iterates in bf16, which is fifty times slower than fp32 on processors
+without bf16 instructions. Here matrices of equal shape are batched, and the iteration uses bf16
+only if the hardware supports it. For a weight that is sharded (fsdp, tp), every process gathers the
+whole update, since a part of a matrix cannot be orthogonalized on its own, and applies its own part
+of the result.
 """
 
 from collections import defaultdict
@@ -24,14 +23,14 @@ from torch import Tensor
 from langue.runtime import has_bf16
 from langue.train.sharding import gather_full, local_shard, shard_like
 
-# Jordan's coefficients: steepest at 0, within 0.7 to 1.2 after five steps
+# Jordan's coefficients: the steepest slope at 0, and results from 0.7 to 1.2 after five steps
 QUINTIC = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(B, n, m) -> U V^T of each one's singular value decomposition U S V^T, up to factors of 0.7
-    to 1.2.
+    """Return approximately U V^T of the singular value decomposition U S V^T of each matrix (B, n,
+    m); the singular values of the result are from 0.7 to 1.2.
     """
     a, b, c = QUINTIC
     x = matrices.to(dtype)
@@ -45,8 +44,9 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups hold matrices; `parts` of a group are the rows of the matrices that are stacked in
-    each of its weights.
+    """The Muon optimizer; groups contain matrices.
+
+    `parts` of a group: the numbers of rows of the matrices that are stacked in each of its weights.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95) -> None:
@@ -57,37 +57,32 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[Tensor, int, Tensor]]] = defaultdict(list)
-            # of each weight's parts, by their number
+            # updates of each weight's parts, by part number
             steps: dict[Tensor, dict[int, Tensor]] = defaultdict(dict)
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
                 update = gather_full(self._momentum(weight, group["momentum"]), weight)
                 local_shard(weight).mul_(1 - group["lr"] * group["weight_decay"])
-                for number, part in enumerate(
-                    torch.split(update, list(group["parts"]) or [len(weight)])
-                ):
+                sizes = list(group["parts"]) or [len(weight)]
+                for number, part in enumerate(torch.split(update, sizes)):
                     shapes[part.shape].append((weight, number, part))
             for shape, found in shapes.items():
-                dtype = torch.bfloat16 if has_bf16(found[0][0].device.type) else torch.float32
-                made = orthogonalise(torch.stack([part for _, _, part in found]), dtype).to(
-                    found[0][2].dtype
-                )
+                first_weight, _, first_part = found[0]
+                dtype = torch.bfloat16 if has_bf16(first_weight.device.type) else torch.float32
+                stacked = torch.stack([part for _, _, part in found])  # (B, n, m)
+                made = orthogonalise(stacked, dtype).to(first_part.dtype)
                 made = made * (0.2 * max(shape) ** 0.5)
                 for (weight, number, _), step in zip(found, made, strict=True):
                     steps[weight][number] = step
             for weight, parts in steps.items():
-                step = (
-                    torch.cat([parts[number] for number in range(len(parts))])
-                    if len(parts) > 1
-                    else parts[0]
-                )
+                step = parts[0]
+                if len(parts) > 1:
+                    step = torch.cat([parts[number] for number in range(len(parts))])
                 local_shard(weight).add_(shard_like(step, weight), alpha=-group["lr"])
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
-        """Nesterov's: the gradient, carried on by the running mean that it has just been added
-        to.
-        """
+        """Return the Nesterov momentum of a weight's gradient, and update its running mean."""
         assert weight.grad is not None
         state = self.state[weight]
         if "momentum_buffer" not in state:

@@ -1,11 +1,12 @@
-"""What arrives: gradients and a step's number. What leaves: new weights, and their moving average.
+"""Optimization: takes gradients and the number of the step; updates the weights, and their moving
+average.
 
-The schedule of the learning rate, clipping, AdamW (or Muon beside it) over weights that share rate
-and decay, and the exponential moving average of the weights.
+Contains the learning rate schedule, gradient clipping, AdamW (or Muon together with it) with
+parameter groups of equal rate and decay, and the exponential moving average of the weights.
 
-AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Layer-wise decay of the rate: Howard and Ruder
-2018 (ULMFiT), arXiv:1801.06146: a layer's rate is that of the one above it times `layer_decay`.
-Muon: see muon.py.
+AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Layer-wise learning rate decay: Howard and
+Ruder 2018 (ULMFiT), arXiv:1801.06146: a layer's rate is that of the layer above times
+`layer_decay`. Muon: see muon.py.
 """
 
 import math
@@ -21,24 +22,24 @@ from torch import Tensor, nn
 from langue.settings.sections import TrainSettings
 from langue.train.sharding import is_dtensor, local_shard
 
-# what each remembers
+# the state tensors of each optimizer
 ADAMW = frozenset(["step", "exp_avg", "exp_avg_sq"])
 MUON = frozenset(["momentum_buffer"])
-# Muon's or not, whether processes share it, rate relative to the others', decay, parts
+# (uses Muon, is sharded, relative rate, weight decay, parts)
 Group = tuple[bool, bool, float, float, tuple[int, ...]]
 
 
 def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
-    """The rate of step `step` of `total`; step counts from 0."""
+    """Return the learning rate of step `step` (from 0) of `total`."""
     return settings.lr * factor(step, total, settings)
 
 
 def factor(step: int, total: int, settings: TrainSettings) -> float:
-    """The share of the peak learning rate that a step takes; step counts from 0.
+    """Return the fraction of the peak learning rate at a step (from 0).
 
-    After a linear warm-up: linear or cosine decay (Loshchilov and Hutter 2017, arXiv:1608.03983),
-    none, or wsd: constant, and a linear fall over the last `decay` of the steps (Hu et al. 2024,
-    arXiv:2404.06395). The decays end at `min_lr_ratio` of the peak.
+    After a linear warmup: linear or cosine decay (Loshchilov and Hutter 2017, arXiv:1608.03983),
+    constant, or wsd: constant, then a linear decay over the last `decay` of the steps (Hu et al.
+    2024, arXiv:2404.06395). Decays end at `min_lr_ratio` of the peak.
     """
     kind = settings.schedule
     final = settings.min_lr_ratio
@@ -54,8 +55,8 @@ def factor(step: int, total: int, settings: TrainSettings) -> float:
 
 
 def depth(name: str, n_layers: int) -> int:
-    """0 for the embeddings and what else stands before the blocks, i + 1 for block i, n_layers + 1
-    for what follows.
+    """Return the depth of a weight: 0 for the embeddings and all else before the blocks, i + 1 for
+    block i, n_layers + 1 for all that follows.
     """
     block = re.search(r"body\.(?:decoder\.)?blocks\.(\d+)\.", name)
     if block:
@@ -65,12 +66,12 @@ def depth(name: str, n_layers: int) -> int:
 
 
 def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The weights that training changes, by name: all but those that are frozen."""
+    """Yield the names and weights that are trained, which are all that are not frozen."""
     return ((name, w) for name, w in model.named_parameters() if w.requires_grad)
 
 
 class Optimizers:
-    """One or two optimisers as if they were one."""
+    """One or two optimizers with the interface of a single one."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self.parts = parts
@@ -89,8 +90,8 @@ class Optimizers:
                 group["lr"] = rate * group["scale"]
 
     def state(self) -> Iterator[tuple[Tensor, dict[str, Any], frozenset[str]]]:
-        """Each weight with the dictionary of what its optimiser remembers of it, and what it does
-        once it has moved.
+        """Yield each weight with its optimizer state, and the keys of that state after the first
+        step.
         """
         for part in self.parts:
             for group in part.param_groups:
@@ -100,8 +101,9 @@ class Optimizers:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
-    """Matrices and embeddings decay, biases and norms do not; Muon, where it is wished, takes the
-    blocks' matrices. A module's `least_rate` is the least that the peak rate of its weights is.
+    """Create the optimizers. Matrices and embeddings have weight decay, biases and norms have none;
+    Muon, if chosen, gets the matrices of the blocks. A module's `least_rate` is the minimum peak
+    rate of its weights.
     """
     groups: dict[Group, list[nn.Parameter]] = defaultdict(list)
     least = {
@@ -113,38 +115,46 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
         scale = max(scale, least.get(name.rpartition(".")[0], 0.0) / settings.lr)
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
-        muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
-        stacked = 3 if name.endswith(".qkv.weight") else 2 if name.endswith(".kv.weight") else 0
-        parts = (len(weight) // stacked,) * stacked if muon and stacked else ()
-        groups[muon, is_dtensor(weight), scale, decay, parts].append(weight)
-    adam = [
-        {"params": w, "scale": s, "weight_decay": d}
-        for (muon, _, s, d, _), w in groups.items()
-        if not muon
-    ]
+        uses_muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
+        parts = _stacked_rows(name, len(weight)) if uses_muon else ()
+        groups[uses_muon, is_dtensor(weight), scale, decay, parts].append(weight)
+    adamw_groups = []
+    muon_groups = []
+    for (uses_muon, _, scale, decay, parts), weights in groups.items():
+        group: dict[str, Any] = {"params": weights, "scale": scale, "weight_decay": decay}
+        if uses_muon:
+            group["scale"] = scale * settings.muon_scale
+            group["parts"] = parts
+            muon_groups.append(group)
+        else:
+            adamw_groups.append(group)
     made: list[torch.optim.Optimizer] = []
-    if adam:
+    if adamw_groups:
         made.append(
             torch.optim.AdamW(
-                adam, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+                adamw_groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
             )
         )
-    matrices = [
-        {"params": w, "scale": s * settings.muon_scale, "weight_decay": d, "parts": p}
-        for (muon, _, s, d, p), w in groups.items()
-        if muon
-    ]
-    if matrices:
+    if muon_groups:
         from langue.train.muon import Muon
 
-        made.append(Muon(matrices, lr=settings.lr, momentum=settings.momentum))
+        made.append(Muon(muon_groups, lr=settings.lr, momentum=settings.momentum))
     return Optimizers(made)
 
 
-def clip_gradients(gradients: Sequence[Tensor], largest: float) -> float:
-    """Scale all gradients so that their joint norm is at most `largest` (0: only measure).
+def _stacked_rows(name: str, rows: int) -> tuple[int, ...]:
+    """Return the numbers of rows of the matrices stacked in a weight; empty for a single matrix."""
+    if name.endswith(".qkv.weight"):
+        return (rows // 3,) * 3
+    if name.endswith(".kv.weight"):
+        return (rows // 2,) * 2
+    return ()
 
-    Returns the norm before.
+
+def clip_gradients(gradients: Sequence[Tensor], largest: float) -> float:
+    """Scale all gradients so that their joint norm is at most `largest` (0: only measure it).
+
+    Returns the norm before scaling.
     """
     norm = float(torch.nn.utils.get_total_norm(gradients))
     if largest and norm > largest:
@@ -153,12 +163,12 @@ def clip_gradients(gradients: Sequence[Tensor], largest: float) -> float:
 
 
 class EMA:
-    """The exponential moving average of a model's weights (Polyak and Juditsky 1992): smoother than
-    the last step, and mostly better.
+    """The exponential moving average of a model's weights (Polyak and Juditsky 1992), which is
+    smoother than the last step and usually better.
 
     a <- d a + (1 - d) w, with d = min(decay, (1 + n) / (10 + n)) at the n-th update, so that the
-    start is forgotten. decay 0: no average is kept, and every method does nothing. divided: whether
-    processes share the weights.
+    initial weights are forgotten. decay 0: there is no average, and all methods do nothing.
+    divided: whether the weights are sharded.
     """
 
     def __init__(self, model: nn.Module, decay: float, divided: bool = False) -> None:
@@ -186,14 +196,14 @@ class EMA:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """The averaged weights as the model's."""
+        """Copy the averaged weights to the model."""
         if self.decay:
             for name, weight in trained_parameters(model):
                 weight.copy_(self.weights[name])
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model with the averaged weights, and afterwards with its own."""
+        """Use the averaged weights inside, and restore the model's own afterwards."""
         kept = (
             {name: weight.detach().clone() for name, weight in trained_parameters(model)}
             if self.decay

@@ -1,13 +1,13 @@
-"""What arrives: a model, its objective and the processes that train it together. What leaves: one
-process's gradients.
+"""Distributed training: takes a model, its objective and the processes that train it together;
+computes the gradients of one process.
 
-Every process takes its share of each batch (data/loader.py). Losses are sums, so the gradients and
-the counts are added up over the processes and divided once: a step is the same step whatever their
-number. `ddp` keeps the whole model in every process (Li et al. 2020, arXiv:2006.15704), `fsdp`
-divides weights, gradients and moments among them and gathers a block's weights while it is computed
-(Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277). `tp` gives each
-some of every block's heads and columns, and all of them the same batch (tensors.py). What is small
-(counts, decisions) goes through gloo on the CPU, where the death of a process is noticed at once.
+Every process takes its share of each batch (data/loader.py). Losses are sums, so gradients and
+counts are summed over the processes and divided once: a step is the same whatever the number of
+processes. `ddp` replicates the model in every process (Li et al. 2020, arXiv:2006.15704). `fsdp`
+shards weights, gradients and moments, and gathers a block's weights while it is computed
+(Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277). `tp` gives every
+process some heads and columns of each block, and the same batch (tensor_parallel.py). Small values
+(counts, decisions) are exchanged by gloo on the CPU, which notices at once if a process dies.
 """
 
 import copy
@@ -33,7 +33,8 @@ from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome
 from langue.train.sharding import gather_full, is_dtensor, local_shard
 
-# for a process that lives but does not answer: it may be judging a big test set
+# timeout for a process that is alive but does not answer, e.g. because it evaluates a large test
+# set
 PATIENCE = timedelta(hours=2)
 GONE = (
     "gloo",
@@ -48,10 +49,10 @@ GONE = (
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """The group of the processes that torchrun started, as long as the block; for one process,
-    nothing at all.
+    """Form the process group of the processes that torchrun started; does nothing for a single
+    process.
 
-    Where one fails all end, and only the first to fail says why.
+    If one process fails, all end, and only the first to fail reports its error.
     """
     if world_size() == 1 or dist.is_initialized():
         yield
@@ -60,7 +61,7 @@ def processes() -> Iterator[None]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     store, number, size = next(rendezvous("env://", timeout=PATIENCE))
-    store = _fresh_store(store, number, size)
+    store = _store_of_this_start(store, number, size)
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "cpu:gloo"
     try:
         dist.init_process_group(
@@ -72,13 +73,13 @@ def processes() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def _fresh_store(store: Any, number: int, size: int) -> Any:
-    """The store without what an earlier start of the group has left in it.
+def _store_of_this_start(store: Any, number: int, size: int) -> Any:
+    """Return the store without what an earlier start of the group has left in it.
 
-    Where torchrun starts a group again its store stays, with the addresses of the dead, and no
-    number that all nodes share tells one start from the next. So the first process names this one,
-    and another takes that name when it comes together with the word that this other has just made
-    up, which nobody dead can know.
+    When torchrun restarts a group, its store stays, with the addresses of dead processes, and all
+    nodes share no number that would tell one start from another. So the first process names this
+    start, and another process accepts the name only if it comes together with a token that this
+    process has just created, which no dead process can know.
     """
     own = uuid.uuid4().hex
     deadline = time.monotonic() + PATIENCE.total_seconds()
@@ -108,8 +109,8 @@ def _fresh_store(store: Any, number: int, size: int) -> Any:
 
 
 def _first_report(error: Exception, store: Any) -> Exception:
-    """What this process raises for an error: itself where it is the first, else something that is
-    not shown.
+    """Return what this process raises for an error: the error itself if it was the first process to
+    fail, otherwise an error that is not shown.
     """
     gone = not isinstance(error, LangueError) and any(word in str(error) for word in GONE)
     if gone:
@@ -119,19 +120,18 @@ def _first_report(error: Exception, store: Any) -> Exception:
     try:
         first = int(store.add("langue/failed", 1)) == 1
         if first and rank() == 0 and not gone and device().type == "cpu":
-            # It may be this process that keeps the store: part from the others, and let them look
-            # before it goes.
+            # This process may host the store: leave the group, and let the others look first.
             dist.destroy_process_group()
             deadline = time.monotonic() + 5
             while int(store.add("langue/failed", 0)) < world_size() and time.monotonic() < deadline:
                 time.sleep(0.02)
-    except RuntimeError:  # the process that kept the store is the one that is gone
+    except RuntimeError:  # the process that hosted the store is gone
         return error
     return error if first else AlreadyReported(code)
 
 
 def sums(*values: float) -> list[float]:
-    """Each value summed over the processes."""
+    """Return each value summed over all processes."""
     if world_size() == 1:
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64)
@@ -141,25 +141,25 @@ def sums(*values: float) -> list[float]:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait for all processes."""
     sums(0)
 
 
 def any_rank(value: bool) -> bool:
-    """Whether it is true in any process."""
+    """Return whether the value is true in any process."""
     return sums(value)[0] > 0
 
 
 def broadcast_bool(value: bool) -> bool:
-    """What the first process says: they could differ in the last bit of a score, and must not part
-    ways over it.
+    """Return the first process's value: scores may differ in their last bit, and all processes must
+    take the same decision.
     """
     return sums(value and rank() == 0)[0] > 0
 
 
 class Engine(nn.Module):
-    """Model and objective as one module, so that the hooks of ddp and fsdp see where a forward
-    pass begins and ends.
+    """Model and objective as one module, so that the hooks of ddp and fsdp see the start and the
+    end of a forward pass.
     """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
@@ -174,8 +174,10 @@ class Engine(nn.Module):
 
 
 class Parallel:
-    """`model` is what is trained: the given one, or with fsdp or tp a divided copy of it, for which
-    the given one gives up its memory until `finish`.
+    """The model in distributed training.
+
+    `model` is what is trained: the given model, or, with fsdp and tp, a sharded copy of it, in
+    which case the given one frees its memory until `finish`.
     """
 
     def __init__(
@@ -187,7 +189,7 @@ class Parallel:
         )
         self.sharded = several and settings.parallel == "fsdp"
         self.spread = several and settings.parallel == "tp"
-        # which of how many parts of a batch is ours
+        # index of this process's part of a batch, and the number of parts
         self.share = (0, 1) if self.spread else (rank(), world_size())
         self.given = model
         self.place = place
@@ -209,23 +211,25 @@ class Parallel:
 
     @property
     def divided(self) -> bool:
-        """Whether no process has all of the weights."""
+        """Whether the weights are sharded."""
         return self.sharded or self.spread
 
     def sums(self, *values: float) -> list[float]:
-        """Each value summed over the parts of a batch."""
+        """Return each value summed over the parts of a batch."""
         return list(values) if self.spread else sums(*values)
 
     def _replicate(self) -> None:
-        """find_unused_parameters: a model may have weights that an objective does not use (a
-        decoder, say).
+        """Wrap the model for ddp.
+
+        find_unused_parameters: a model may have weights that an objective does not use, such as a
+        decoder.
         """
-        # where none is, torch complains
+        # torch warns if there is no unused parameter
         self.engine.register_parameter("unused", nn.Parameter(torch.zeros(1)))
         self.engine.to(self.place)
         with warnings.catch_warnings():
-            # The first option will have another name, which the oldest torch that we take does not
-            # know.
+            # The first option will be renamed, but the oldest supported torch does not know the new
+            # name.
             warnings.simplefilter("ignore", FutureWarning)
             self.wrapped = nn.parallel.DistributedDataParallel(
                 self.engine,
@@ -245,13 +249,14 @@ class Parallel:
         fully_shard(self.engine, mesh=mesh)
         for part in self.engine.modules():
             if isinstance(part, FSDPModule):
-                part.set_gradient_divide_factor(1.0)  # the sum: `scale` does the division
-                part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+                # the sum; `divide_gradients` does the division
+                part.set_gradient_divide_factor(1.0)
+                part.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction
 
     @contextmanager
     def micro_step(self, sync: bool) -> Iterator[None]:
-        """Around the forward and backward pass of one of a step's batches: gradients are exchanged
-        after the last.
+        """Wrap the forward and backward pass of one batch of a step; gradients are only exchanged
+        after the last batch.
         """
         if self.sharded:
             self.engine.set_requires_gradient_sync(sync)  # type: ignore[operator]
@@ -260,8 +265,8 @@ class Parallel:
             yield
 
     def forward_backward(self, batch: Any, dtype: torch.dtype, last: bool) -> Outcome:
-        """One of a step's batches; last: whether it is the last, after which gradients are summed
-        over the processes.
+        """Run one batch of a step; last: the last one, after which gradients are summed over the
+        processes.
         """
         with self.micro_step(sync=last):
             with torch.autocast(self.place.type, dtype, enabled=dtype != torch.float32):
@@ -279,19 +284,24 @@ class Parallel:
         return replace(outcome, loss=0 * loss, count=0.0, aux_loss=None)
 
     def divide_gradients(self, count: float) -> None:
-        """Divide the gradients by the count over all processes; ddp has divided them by the number
-        of processes.
+        """Divide the gradients by the count over all processes; ddp has already divided them by the
+        number of processes.
         """
         by = count / (1 if self.divided else world_size())
         torch._foreach_div_([local_shard(gradient) for gradient in self._gradients()], by)
 
     def clip_gradients(self, largest: float) -> float:
-        """As `optimizer.clip_gradients`, where some gradients are shared among processes and others
-        are not.
+        """Clip gradients like `optimizer.clip_gradients`, when some gradients are sharded and
+        others are not.
         """
         gradients = self._gradients()
-        kinds = [[g for g in gradients if is_dtensor(g) == shared] for shared in (False, True)]
-        norms = [float(gather_full(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind]
+        whole = [gradient for gradient in gradients if not is_dtensor(gradient)]
+        sharded = [gradient for gradient in gradients if is_dtensor(gradient)]
+        norms = []
+        for kind in (whole, sharded):  # the norm of a mixture is not defined
+            if kind:
+                norm_of_kind = torch.nn.utils.get_total_norm(kind)
+                norms.append(float(gather_full(norm_of_kind)))
         norm = math.hypot(*norms)
         if largest and norm > largest:
             local = [local_shard(gradient) for gradient in gradients]
@@ -303,11 +313,12 @@ class Parallel:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """For forward passes that do not begin at the engine, such as an evaluation's: what stands
-        outside the blocks is whole.
+        """Gather the weights outside of the blocks, for forward passes that do not start at the
+        engine, such as those of an evaluation.
 
-        Every process evaluates everything. Metrics are not sums (a correlation, an F1), predictions
-        would have to be exchanged, and what is held out is small beside what is trained on.
+        Every process evaluates everything, because metrics are not sums (a correlation, an F1),
+        predictions would have to be exchanged, and held-out data is small compared to training
+        data.
         """
         if self.sharded:
             self.engine.unshard()  # type: ignore[operator]
@@ -319,7 +330,7 @@ class Parallel:
 
     @torch.no_grad()
     def finish(self) -> nn.Module:
-        """The given model, which holds the trained weights again, all of them."""
+        """Return the given model, with all of the trained weights."""
         if self.divided:
             for ours, given in zip(self.model.parameters(), self.given.parameters(), strict=True):
                 given.data = gather_full(ours.detach(), ours)

@@ -1,14 +1,14 @@
-"""What arrives: tensors of which this process may hold only a part.
-What leaves: the part, the whole, or a checkpoint that every process writes its part of.
+"""Sharded tensors and checkpoints: takes tensors of which this process may hold only a part;
+returns the part or the whole, or writes a checkpoint to which every process contributes its part.
 
-`fully_shard` divides every weight by rows as `torch.chunk` does: the first processes hold equal
-shares, the last ones what is left, which may be nothing. Tensor parallel divides some by columns,
-and of stacked matrices each. A tensor that is not divided is its own only share, so callers need
-not ask.
+`fully_shard` shards every weight by rows like `torch.chunk`: the first processes hold equal parts,
+the last ones the rest, which may be nothing. Tensor parallelism shards some weights by columns, and
+stacked matrices each on its own. A tensor that is not sharded is its own only part, so that callers
+need not distinguish.
 
-The checkpoint is PyTorch's distributed one in its safetensors form: a shard file a process, with
-the place of every tensor in the header, from which any number of processes can read. (Its usual
-form keeps a pickle, which is not for us.)
+The checkpoint is PyTorch's distributed one in its safetensors form: one shard file for each
+process, with the position of every tensor in the header, from which any number of processes can
+read. (Its default form contains a pickle, which may run code.)
 """
 
 import shutil
@@ -29,31 +29,32 @@ from langue.files import complete_folder, unreadable, write_json
 from langue.hub.weights import check_safetensors
 from langue.runtime import rank
 
-# on a weight: the rows of what is stacked in it (queries, keys, values), each divided by itself
+# attribute of a weight: the numbers of rows of the matrices stacked in it (queries, keys, values),
+# each of which is sharded on its own
 PARTS = "parts"
 
 
 def is_dtensor(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, asked without the half second that importing the class takes."""
+    """Return whether it is a DTensor, without importing the class, which takes half a second."""
     return hasattr(tensor, "to_local")
 
 
 def is_row_sharded(tensor: Tensor) -> bool:
-    """Whether each process holds all of it, or rows that follow one another."""
+    """Return whether each process holds all of it, or contiguous rows."""
     placements = getattr(tensor, "placements", ())
     return not hasattr(tensor, PARTS) and all(placement.is_shard(0) for placement in placements)
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """The rows that this process holds; writing to them writes to the tensor."""
+    """Return the part that this process holds; writing to it writes to the tensor."""
     return tensor.to_local() if is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def gather_full(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    """All of it, in the order of the model's own weights. Every process must ask, in the same
-    order.
+    """Return the whole tensor, in the order of the model's weights; all processes must call this in
+    the same order.
 
-    like: the weight that a tensor is of, where it is not one itself.
+    like: the weight that the tensor belongs to, if it is not a weight itself.
     """
     if not is_dtensor(tensor):
         return tensor
@@ -62,14 +63,16 @@ def gather_full(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     processes = tensor.device_mesh.size()  # type: ignore[attr-defined]
     if parts is None:
         return full
-    pieces = [
-        torch.split(piece, [size // processes for size in parts]) for piece in full.chunk(processes)
-    ]
-    return torch.cat([piece[number] for number in range(len(parts)) for piece in pieces])
+    sizes = [size // processes for size in parts]
+    shards = [torch.split(shard, sizes) for shard in full.chunk(processes)]
+    ordered: list[Tensor] = []
+    for number in range(len(parts)):
+        ordered += [shard[number] for shard in shards]
+    return torch.cat(ordered)
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """Of a whole tensor what this process holds of one that is divided as `like`."""
+    """Return this process's part of a whole tensor, sharded like another one."""
     if not is_dtensor(like):
         return tensor
     (placement,) = like.placements  # type: ignore[attr-defined]
@@ -88,15 +91,15 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as `like` is divided; in a shape that does not fit it stays whole, for the
-    caller to refuse.
+    """Return a whole tensor sharded like another one; if the shapes differ it stays whole, for the
+    caller to reject.
     """
     if not is_dtensor(like) or is_dtensor(tensor) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import DTensor
 
     return DTensor.from_local(
-        # not a view, which would keep all of it
+        # not a view, which would keep the whole tensor in memory
         shard_like(tensor, like).clone().to(local_shard(like).device),
         like.device_mesh,  # type: ignore[attr-defined]
         like.placements,  # type: ignore[attr-defined]
@@ -107,31 +110,32 @@ def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def each_with_its_parts(tensor: Tensor, parts: Sequence[int], processes: int) -> Tensor:
-    """Rows in such an order that an even division gives every process its share of each of the
-    parts.
-    """
-    pieces = [part.chunk(processes) for part in torch.split(tensor, list(parts))]
-    return torch.cat([piece[number] for number in range(processes) for piece in pieces])
+    """Reorder rows so that an even split gives every process its share of each part."""
+    chunks = [part.chunk(processes) for part in torch.split(tensor, list(parts))]
+    ordered: list[Tensor] = []
+    for process in range(processes):
+        ordered += [part[process] for part in chunks]
+    return torch.cat(ordered)
 
 
 class Writer:
-    """Writes checkpoints while training goes on: tensors are copied at once, the files follow in
-    another thread.
+    """Writer of checkpoints during training: tensors are copied at once, and a thread writes the
+    files.
     """
 
     def __init__(self) -> None:
-        # its own, for the thread's messages to keep apart from training's
+        # its own group, which separates the thread's messages from those of training
         self.group = dist.new_group(backend="gloo")
         self.writing: Future[Any] | None = None
-        # set when a checkpoint that was begun is complete, or has failed
+        # set once the checkpoint in progress is complete or has failed
         self.ended = threading.Event()
         self.failure: Exception | None = None
 
     def start(
         self, path: Path, tensors: Mapping[str, Tensor], facts: Any, done: Callable[[], None]
     ) -> None:
-        """Begin `path`, which appears when every process has written; then `done` is called, in the
-        first process.
+        """Start to write `path`, which appears once every process has written its part; the first
+        process then calls `done`.
         """
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
         from torch.distributed.checkpoint.state_dict_saver import async_save
@@ -154,7 +158,7 @@ class Writer:
                     write_json(partial / "state.json", facts)
                     complete_folder(partial, path)
                     done()
-            except Exception as error:  # of another thread: `wait` raises it
+            except Exception as error:  # of another thread; `wait` raises it
                 self.failure = error
             finally:
                 self.ended.set()
@@ -162,7 +166,7 @@ class Writer:
         writing.add_done_callback(end)
 
     def wait(self) -> None:
-        """Until what was begun is written; raises what went wrong with it."""
+        """Wait for the checkpoint in progress, and raise its error if it failed."""
         if self.writing is not None:
             from torch.distributed.checkpoint.api import CheckpointException
 
@@ -178,7 +182,7 @@ class Writer:
                     f"a checkpoint cannot be written: {reasons}", do="the one before it is kept"
                 ) from error
             finally:
-                self.ended.wait()  # a result is there before what is to be done with it
+                self.ended.wait()  # the callback may still be running when the result is there
         if self.failure is not None:
             failure = self.failure
             self.failure = None
@@ -186,8 +190,8 @@ class Writer:
 
 
 def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
-    """What `Writer` wrote, each tensor divided as the one that `like` names for it. Each process
-    reads its own rows.
+    """Read a checkpoint of `Writer`, with each tensor sharded like the one that `like` returns for
+    its name; each process reads only its own rows.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -200,7 +204,7 @@ def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str,
         found = reader.read_metadata().state_dict_metadata
         made = {name: _room(name, entry, like(name), folder) for name, entry in found.items()}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it takes reading without messages for a mistake
+            warnings.simplefilter("ignore")  # it warns about reading without a process group
             load(made, storage_reader=reader, no_dist=True)
     except PermissionError as error:
         raise unreadable(error, error.filename or folder, RunError) from None
@@ -222,7 +226,9 @@ def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str,
 
 
 def _room(name: str, entry: Any, like: Tensor | None, folder: Path) -> Tensor:
-    """A tensor to read into, once the shards are known to make up all its rows."""
+    """Return an empty tensor to read into, after checking that the shards contain all of its
+    rows.
+    """
     if like is None or tuple(entry.size) != tuple(like.shape):
         raise RunError(
             f"no fitting {name}",

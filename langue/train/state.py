@@ -1,10 +1,10 @@
-"""What arrives: a training run at some step.
-What leaves: a folder from which it goes on bit for bit; and the run again.
+"""Checkpoints: saves a training run at a step to a folder, and restores it so that it continues bit
+for bit.
 
-All randomness is a function of (seed, step) and all order of (seed, epoch), so the state is the
-weights, what the optimisers remember of each, and a few counts. safetensors and JSON only: a
-resumable checkpoint can be given to others without risk. Where processes share the model, each
-writes its part (shards.py); any number of them reads either kind.
+All random numbers are a function of (seed, step) and the order of the data is one of (seed, epoch),
+so the state consists of the weights, the optimizer state of each, and a few counts. It is stored as
+safetensors and JSON only, so that a checkpoint can be shared without risk. If the weights are
+sharded, each process writes its part (sharding.py); any number of processes can read either kind.
 """
 
 import shutil
@@ -33,8 +33,8 @@ from langue.train.sharding import (
 )
 
 FORMAT = 3
-WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file
-AVERAGE = "average."  # before the names of the averaged weights
+WEIGHT = "weight."  # prefix of weights, if all tensors are in one file
+AVERAGE = "average."  # prefix of averaged weights
 OTHER = "it is of another model or optimiser: put the run's own back, or start a new run"
 
 
@@ -46,20 +46,19 @@ def save_state(
     average: dict[str, Tensor],
     writer: Writer | None = None,
 ) -> Path:
-    """Write `folder`/step-NNNNNNNN, complete or absent, then drop the older ones. average: an EMA
-    of the weights.
+    """Write `folder`/step-NNNNNNNN atomically, then remove older ones; average: an EMA of the
+    weights.
 
-    With a writer each process writes its part, and it is complete when `writer.wait` returns; else
-    the first does.
+    With a writer, each process writes its part, and the checkpoint is complete when `writer.wait`
+    returns; otherwise the first process writes it.
     """
     path = folder / f"step-{progress['step']:08d}"
-    names: dict[Tensor, str] = {weight: name for name, weight in trained_parameters(model)}
-    of = {name: weight for weight, name in names.items()}
-    kept = {
-        f"{kind}.{names[weight]}": t
-        for weight, state, _ in optimizer.state()
-        for kind, t in state.items()
-    }
+    weight_of = dict(trained_parameters(model))
+    names: dict[Tensor, str] = {weight: name for name, weight in weight_of.items()}
+    kept: dict[str, Tensor] = {}
+    for weight, state, _ in optimizer.state():
+        for kind, tensor in state.items():
+            kept[f"{kind}.{names[weight]}"] = tensor
     kept |= {AVERAGE + name: tensor for name, tensor in average.items()}
     facts = {"format": FORMAT, **progress}
 
@@ -72,7 +71,10 @@ def save_state(
         writer.start(path, kept, facts, done)
         return path
     weights = _whole_weights(model)
-    memories = {key: gather_full(t, of.get(key.partition(".")[2])) for key, t in kept.items()}
+    memories = {}
+    for key, tensor in kept.items():
+        name = key.partition(".")[2]
+        memories[key] = gather_full(tensor, weight_of.get(name))
     if rank() == 0:
         with atomic_folder(path) as temporary:
             save_file(weights, str(temporary / "model.safetensors"))
@@ -83,9 +85,9 @@ def save_state(
 
 
 def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]) -> None:
-    """Keep the weights of the best evaluation, and those of the best one before the newest
-    checkpoint: a run that goes on from there may find no better ones. A run resumed from before it
-    reaches it again and writes it again.
+    """Save the weights of the best evaluation, and keep those that were best at the newest
+    checkpoint: a run resumed from there may find no better ones. A run resumed before this
+    evaluation will reach and save it again.
     """
     path = folder / f"best-{step:08d}"
     weights = _whole_weights(model)
@@ -99,8 +101,8 @@ def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]
 
 
 def _drop_others(path: Path, beside: Path | None = None) -> None:
-    """Only once the new one is complete on disk, remove the others of its kind, and what a run that
-    was killed had begun to write.
+    """Remove the other checkpoints of this kind and the incomplete ones of killed runs; only call
+    this once the new one is complete on disk.
     """
     kind = path.name.split("-")[0]
     for other in [*path.parent.glob(f"{kind}-*"), *path.parent.glob(f".{kind}-*")]:
@@ -113,8 +115,8 @@ def save_weights(folder: Path, model: nn.Module) -> None:
 
 
 def _whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All weights that are trained, one gathered after another; in the first process only, where
-    they are divided.
+    """Return all trained weights, gathered one after another; if they are sharded, only in the
+    first process.
     """
     kept: dict[str, Tensor] = {}
     for name, weight in trained_parameters(model):
@@ -142,13 +144,13 @@ def _put(weights: dict[str, Tensor], model: nn.Module, folder: Path) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run."""
+    """Return the newest complete checkpoint of a run."""
     found = sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
     return found[-1] if found else None
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What `save_state` was given as progress."""
+    """Return the progress that `save_state` was given."""
     found = read_json(path / "state.json")
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
         raise RunError(
@@ -162,17 +164,19 @@ def _facts(path: Path) -> dict[str, Any]:
 def load_state(
     path: Path, model: nn.Module, optimizer: Optimizers, average: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """Put weights, memories and averages back; returns what `save_state` was given as progress."""
+    """Restore weights, optimizer state and averages; return the progress that `save_state` was
+    given.
+    """
     progress = _facts(path)
     named = dict(trained_parameters(model))
 
     def like(key: str) -> Tensor | None:
-        """What the tensor of a checkpoint is shaped and divided as."""
+        """Return a tensor with the shape and sharding to use for a tensor of the checkpoint."""
         kind, _, name = key.partition(".")
         weight = torch.tensor(0.0) if kind == "step" else named.get(name)
         if kind + "." == AVERAGE:
             weight = named.get(name, average.get(name)) if name in average else None
-        # whole: `distribute_like` cuts it
+        # a whole tensor, which `distribute_like` shards later
         return weight if weight is None or is_row_sharded(weight) else torch.zeros(weight.shape)
 
     if (path / "optimizer.safetensors").is_file():
@@ -212,8 +216,8 @@ def _taken(kept: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tens
 
 
 def keep_batches(folder: Path, step: int, batches: Sequence[Any]) -> Path:
-    """The tokens of a step's batches, for inspection: suspect-STEP.safetensors with `tokens` and
-    `starts` of each.
+    """Save the tokens of a step's batches for inspection, in suspect-STEP.safetensors with `tokens`
+    and `starts` of each.
     """
     share = f"-process-{rank()}" if world_size() > 1 else ""
     path = folder / f"suspect-{step:08d}{share}.safetensors"

@@ -1,11 +1,10 @@
-"""What arrives: a model that several processes are to train together, all on the same batch. What
-leaves: its blocks divided among them: each has some heads of every attention and columns of every
-feed-forward.
+"""Tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053): takes a model that several processes
+train on the same batch; splits its blocks so that each process has some attention heads and
+feed-forward columns of every block.
 
-Tensor parallel (Shoeybi et al. 2019, arXiv:1909.08053), by PyTorch's own engine: the first matrices
-of a sublayer are divided by rows, the last by columns, and what the processes make of them is added
-up. Embeddings, norms and the head are whole in each, and see the same tokens, so that their
-gradients are the same everywhere.
+Based on PyTorch's own implementation: the first matrices of a sublayer are split by rows, the last
+one by columns, and the outputs of the processes are summed. Embeddings, norms and the head are
+replicated and see the same tokens, so that their gradients are equal everywhere.
 """
 
 from torch import nn
@@ -20,7 +19,7 @@ LAST = ("attention.out", "feedforward.down")
 
 
 def apply_tensor_parallel(model: nn.Module) -> None:
-    """Divide the blocks of a model, which is changed. SettingsError where they do not divide."""
+    """Split the blocks of a model in place; raise SettingsError if they cannot be split."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.parallel import (
         ColwiseParallel,
@@ -35,23 +34,22 @@ def apply_tensor_parallel(model: nn.Module) -> None:
     for block in [part for part in model.modules() if isinstance(part, Block)]:
         attention = block.attention
         stacked = attention.qkv if attention.stacked else nn.Identity()
-        parts = (attention.heads * attention.width,) * 3  # the rows of queries, keys and values
+        # numbers of rows of queries, keys and values
+        parts = (attention.heads * attention.width,) * 3
         for weight in stacked.parameters():
             weight.data = each_with_its_parts(weight.data, parts, processes)
         first = ["attention.qkv"] if attention.stacked else [f"attention.{name}" for name in "qkv"]
         first += ["feedforward.up", *(["feedforward.gate"] if config.gated else [])]
         plan = {name: ColwiseParallel() for name in first}
         parallelize_module(block, mesh, plan | {name: RowwiseParallel() for name in LAST})
-        for weight in stacked.parameters():  # not those of before
+        for weight in stacked.parameters():  # `parallelize_module` has replaced the weights
             setattr(weight, PARTS, parts)
         attention.heads = attention.heads // processes
         attention.kv_heads = attention.kv_heads // processes
 
 
 def check(config: ModelConfig, processes: int) -> None:
-    """SettingsError where the axes of a model do not let its blocks be divided among so many
-    processes.
-    """
+    """Raise SettingsError if a model's blocks cannot be split among so many processes."""
     counts = {"n_heads": config.n_heads, "kv_heads": config.n_kv_heads, "ffn_dim": config.ffn_dim}
     odd = next((f"{name} = {count}" for name, count in counts.items() if count % processes), "")
     if odd:

@@ -1,9 +1,8 @@
-"""What arrives: the batches of training, and the hardware's peak. What leaves: the share of it that
-the model uses.
+"""Model FLOPs utilization (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): takes the batches
+of training and the hardware's peak; returns the fraction of the peak that the model uses.
 
-Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): the matrix products
-that the tokens need, forward and backward, however they were computed; what is computed again does
-not count.
+Counts the matrix products that the tokens require, forward and backward, however they were
+computed; recomputation does not count.
 """
 
 from dataclasses import replace
@@ -21,18 +20,18 @@ class MFUMeter:
         self.flops = 0.0
 
     def add(self, batch: Any, predicted: float) -> None:
-        """A batch of this process, of which so many tokens were predicted."""
+        """Add a batch of this process with this number of predicted tokens."""
         self.flops += 3 * (body_flops(self.config, batch) + head_flops(self.config) * predicted)
 
     def share(self, seconds: float) -> float:
-        """Of the peak, by what was added since the last call, `seconds` ago."""
+        """Return the fraction of the peak reached since the last call, `seconds` ago."""
         reached = self.flops / (seconds * self.peak)
         self.flops = 0.0
         return reached
 
 
 def head_flops(config: ModelConfig) -> float:
-    """Of the output matrix, for one predicted token."""
+    """Return the forward FLOPs of the output matrix for one predicted token."""
     return (
         2.0
         * (config.decoder_vocab_size or config.vocab_size)
@@ -41,7 +40,7 @@ def head_flops(config: ModelConfig) -> float:
 
 
 def body_flops(config: ModelConfig, batch: Batch | Pairs) -> float:
-    """Of one forward pass of the Transformer."""
+    """Return the forward FLOPs of the Transformer."""
     if isinstance(batch, Batch):
         return config.forward_flops(_lengths(batch))
     source = _lengths(batch.source)
@@ -49,12 +48,15 @@ def body_flops(config: ModelConfig, batch: Batch | Pairs) -> float:
     encoder = replace(config, decoder_layers=0)
     decoder = config.decoder()
     width = decoder.n_heads * decoder.head_dim
-    # Where the decoder attends to the encoder, queries and outputs are of its tokens, keys and
-    # values of the other's.
+    # In cross-attention, queries and outputs are computed for target tokens, keys and values for
+    # source tokens.
     across = 4 * config.dim * width * (sum(target) + sum(source))
     across += 4 * width * sum(n * a * b for _, _, n, a, b in batch.groups)
     return encoder.forward_flops(source) + decoder.forward_flops(target) + decoder.n_layers * across
 
 
 def _lengths(batch: Batch) -> list[int]:
-    return [t for _, n, t in batch.groups for _ in range(n)]
+    lengths: list[int] = []
+    for _, n, t in batch.groups:
+        lengths += [t] * n
+    return lengths

@@ -1,4 +1,4 @@
-"""What arrives: the lines of log.jsonl as they are written. What leaves: the same numbers in
+"""Experiment trackers: take the lines of log.jsonl as they are written; log the same numbers to
 TensorBoard or W&B.
 """
 
@@ -21,7 +21,7 @@ class TensorBoard:
     def __init__(self, folder: Path, begin: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What an interrupted run wrote after its checkpoint is hidden there as here it is cut.
+        # Hides what an interrupted run has logged after its checkpoint, which log.jsonl cuts off.
         self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=begin)
 
     def log(self, line: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run named as the folder; WANDB_PROJECT, WANDB_MODE and the like apply."""
+    """A W&B run named like the folder; WANDB_PROJECT, WANDB_MODE etc. apply."""
 
     def __init__(self, folder: Path, begin: int) -> None:
         import wandb
@@ -57,8 +57,8 @@ KINDS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}
 
 
 def make_tracker(kind: str, folder: Path, begin: int) -> Tracker | None:
-    """begin: the step that the run goes on from. SettingsError where the library is not
-    installed.
+    """Return a tracker, or None; begin: the step at which the run is resumed. Raises SettingsError
+    if the library is not installed.
     """
     if kind == "none":
         return None

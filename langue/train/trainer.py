@@ -1,9 +1,9 @@
-"""What arrives: a model, a task, encoded examples and settings. What leaves: trained weights and
-the story of how.
+"""The training loop: takes a model, a task, encoded examples and settings; trains the weights, and
+logs how.
 
-The one training loop. A step (`Trainer._step`) is: run its batches forward and backward, divide the
-gradients by what the losses are summed over, clip, update. Where several processes train together
-each runs this loop on its share of every batch, and train/parallel.py exchanges gradients and sums.
+A step (`Trainer._step`) runs its batches forward and backward, divides the gradients by the count
+of the losses, clips, and updates. With several processes, each runs this loop on its share of every
+batch, and train/parallel.py exchanges gradients and sums.
 """
 
 import math
@@ -56,16 +56,16 @@ from langue.train.state import (
 if TYPE_CHECKING:
     from langue.train.throughput import MFUMeter
 
-PATIENCE = 20  # steps in a row that may be left out
-WINDOW = 100  # losses that a spike is measured against
-FEWEST = 20  # below which none is called a spike
+PATIENCE = 20  # maximum number of consecutive skipped steps
+WINDOW = 100  # number of losses that a spike is compared with
+FEWEST = 20  # number of losses below which none counts as a spike
 
 Watch = Callable[[Mapping[str, Any], float], None]
 
 
 @dataclass
 class Progress:
-    """What a checkpoint keeps beside weights and moments."""
+    """The part of a checkpoint that is neither weights nor optimizer state."""
 
     step: int = 0
     examples: int = 0
@@ -76,14 +76,14 @@ class Progress:
     best_loss: float = 0.0
     best_step: int = 0
     stale: int = 0  # evaluations since the best one
-    stopped: bool = False  # by patience
-    skipped: int = 0  # steps in a row that were left out
-    # the last losses, which a spike is measured against
+    stopped: bool = False  # by early stopping
+    skipped: int = 0  # consecutive skipped steps
+    # recent losses, with which a spike is compared
     recent: list[float] = field(default_factory=list)
 
 
 def _progress(path: Path, kept: dict[str, Any]) -> Progress:
-    """RunError where a checkpoint does not say all of it."""
+    """Restore the progress of a checkpoint; raise RunError if it is incomplete."""
     try:
         if missing := {each.name for each in fields(Progress)} - set(kept):
             raise TypeError(f"no {sorted(missing)[0]}")
@@ -98,12 +98,13 @@ def _progress(path: Path, kept: dict[str, Any]) -> Progress:
 
 
 class Trainer:
-    """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held
-    out. peak: FLOP/s of the device, where the share of it that a language model uses is to be told.
-    sample: what the model makes of some prompts, as pairs, shown and kept at each evaluation.
-    look_first: also judge the model before its first step. watch: called after each evaluation on
-    dev with its line of log.jsonl and its score in what is chosen by, higher is better; what it
-    raises ends the training.
+    """The training loop.
+
+    train: source of batches. dev: input of `objective.evaluate`; None: nothing is held out. peak:
+    FLOP/s of the device, to report the utilization of a language model. sample: returns (prompt,
+    output) pairs of the model, shown and logged at each evaluation. look_first: also evaluate the
+    model before the first step. watch: called after each evaluation on dev with its log line and
+    its score by the selection metric, higher is better; an exception from it ends the training.
     """
 
     def __init__(
@@ -131,9 +132,9 @@ class Trainer:
             self.heap = HeapTrimmer() if keep_freed_memory() else None
             keep_kernels(TRAINING_KERNELS)
         set_activation_checkpointing(model, settings.activation_checkpointing)
-        # several processes that train together; None: this one is alone
+        # distributed training; None: a single process
         self.parallel: Parallel | None = None
-        self.share = (0, 1)  # which of how many parts of a batch is ours
+        self.share = (0, 1)  # index of this process's part of a batch, and the number of parts
         if world_size() == 1:
             self.model = model.to(self.device)
         else:
@@ -159,7 +160,8 @@ class Trainer:
         self.average = EMA(self.model, settings.ema, divided)
         sharded = self.parallel is not None and self.parallel.sharded
         self.writer = Writer() if sharded else None
-        many = world_size() // self.share[1]  # that work at one part of a batch
+        # number of processes that work on the same part of a batch
+        many = world_size() // self.share[1]
         self.mfu_meter = None if peak is None else _mfu_meter(config, many * peak)
         self.sample = None if divided else sample
         self.look_first = look_first
@@ -168,15 +170,15 @@ class Trainer:
         self.interrupted = False
 
     def run(self, resume: bool = False) -> Progress:
-        """Train to the end, or from the newest checkpoint to the end; the model then holds the best
-        weights.
+        """Train to the end, from the start or from the newest checkpoint; the model then has the
+        best weights.
         """
         self.model.train()
         newest = latest(self.folder / "checkpoints") if resume else None
         if newest is not None:
             self._load(newest)
         at = self.progress
-        at.stopped = at.stopped and self._is_patience_over()  # it may be more than before
+        at.stopped = at.stopped and self._is_patience_over()  # patience may have been raised
         began = time.perf_counter() - at.seconds
         lock = exclusive_lock(self.folder / "checkpoints") if rank() == 0 else nullcontext()
         log = self.folder / "log.jsonl"
@@ -188,7 +190,7 @@ class Trainer:
         ):
             batches = self.loader.iterate(at.step, self.total, self.device)
             if self.look_first and not at.step and self.dev is not None:
-                self._look(journal)
+                self._evaluate_initial_model(journal)
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
                 line = self._step(step_batches)
@@ -217,13 +219,13 @@ class Trainer:
                 ):
                     self._save(journal)
                 if interrupted:
-                    self._settle()
+                    self._wait_for_writes()
                     raise Interrupted(
                         f"stopped at step {at.step} of {self.total}, everything saved",
                         where=str(self.folder),
                         do="the same command with --resume goes on from here",
                     )
-        self._settle()
+        self._wait_for_writes()
         if at.best is not None:
             load_weights(self.folder / "checkpoints" / f"best-{at.best_step:08d}", self.model)
         else:
@@ -234,7 +236,7 @@ class Trainer:
         return at
 
     def _load(self, newest: Path) -> None:
-        """Be what the run was at a checkpoint; RunError where it is beyond the end."""
+        """Restore a checkpoint; raise RunError if it is beyond the last step."""
         kept = load_state(newest, self.model, self.optimizer, self.average.weights)
         self.progress = _progress(newest, kept)
         if self.progress.step > self.total:
@@ -245,26 +247,27 @@ class Trainer:
             )
 
     def _utilisation(self, batches: list[Any], seconds: float) -> float:
-        """The share of the peak that a step reached."""
+        """Return the fraction of the peak that a step reached."""
         assert self.mfu_meter is not None
         for batch in batches:
             self.mfu_meter.add(batch, batch.n_predicted)
         return self.mfu_meter.share(seconds)
 
     def _step(self, batches: list[Any]) -> dict[str, Any]:
-        """One optimiser step over the batches that make it up.
+        """Run one optimizer step over its batches.
 
-        Returns its loss, rate, gradient norm and metric. DataError where nothing carries loss.
+        Returns its loss, learning rate, gradient norm and metric. Raises DataError if no token or
+        row carries loss.
         """
         at = self.progress
         settings = self.settings
-        several = self.parallel  # None: one process
+        several = self.parallel  # None: a single process
         torch.manual_seed(step_seed(settings.seed, at.step, self.share[0]))
         rate = learning_rate(at.step, self.total, settings)
         self.optimizer.set_rate(rate)
 
-        # Forward and backward: the gradients of the batches add up. The loss of a batch that is
-        # alone is divided at once, else the count of all of them must be known first.
+        # Forward and backward: gradients accumulate over the batches. The loss of a single batch is
+        # divided by its count at once; otherwise the count of all batches must be known first.
         outcomes: list[Outcome] = []
         for batch in batches:
             if several is not None:
@@ -310,7 +313,7 @@ class Trainer:
             if len(batches) > 1:
                 torch._foreach_div_(gradients, count)
             norm = clip_gradients(gradients, settings.clip)
-        skipped = self._unfit(mean_loss, norm, batches)
+        skipped = self._should_skip(mean_loss, norm, batches)
         if not skipped:
             self.optimizer.step()
             self.average.update(self.model)
@@ -326,9 +329,9 @@ class Trainer:
             line["skipped"] = True
         return line
 
-    def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
-        """Whether the step is to be left out; RunError where that is not wished. Its batches are
-        kept in a file.
+    def _should_skip(self, loss: float, norm: float, batches: list[Any]) -> bool:
+        """Return whether to skip the step; raise RunError if steps must not be skipped. The batches
+        are saved to a file.
         """
         at = self.progress
         settings = self.settings
@@ -361,8 +364,8 @@ class Trainer:
             )
         return True
 
-    def _look(self, journal: Journal) -> None:
-        """Judge the model as it is before its first step."""
+    def _evaluate_initial_model(self, journal: Journal) -> None:
+        """Evaluate the model before its first step."""
         with self._whole_model():
             metrics, loss = self.objective.evaluate(
                 self.model, self.dev, device=self.device, dtype=self.dtype
@@ -413,7 +416,7 @@ class Trainer:
                 at.best_loss = loss or 0.0
                 at.best_step = at.step
                 at.stale = 0
-                if self.writer is not None:  # which checkpoint is the newest must be settled
+                if self.writer is not None:  # the newest checkpoint must be known
                     self.writer.wait()
                 save_best(
                     self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics}
@@ -431,7 +434,7 @@ class Trainer:
             )
 
     def _positive(self, names: Iterable[str]) -> dict[str, str]:
-        """Which label some of these metrics are of, where there are such."""
+        """Return the label that some of these metrics refer to, if there is one."""
         labels = [label for name in names if (label := self.objective.label_of(name)) is not None]
         return {"positive": labels[0]} if labels else {}
 
@@ -452,8 +455,8 @@ class Trainer:
     def _is_patience_over(self) -> bool:
         return bool(self.settings.patience) and self.progress.stale >= self.settings.patience
 
-    def _settle(self) -> None:
-        """Until what other threads and processes write is on disk."""
+    def _wait_for_writes(self) -> None:
+        """Wait until other threads and processes have written everything to disk."""
         if self.writer is not None:
             self.writer.wait()
         barrier()
@@ -468,12 +471,12 @@ class Trainer:
         }
 
     def _whole_model(self) -> AbstractContextManager[None]:
-        """For passes outside a step: what processes divide and an evaluation needs is gathered."""
+        """Gather whatever is sharded and needed by an evaluation."""
         return nullcontext() if self.parallel is None else self.parallel.gathered()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C stops at once."""
+        """Finish the step and save on Ctrl-C or SIGTERM; stop at once on a second Ctrl-C."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -497,7 +500,8 @@ def _mfu_meter(config: ModelConfig, peak: float) -> "MFUMeter":
 
 
 def step_seed(seed: int, step: int, share: int) -> int:
-    """The seed of one training step's randomness, so that a resumed run draws the same numbers.
+    """Return the seed for the random numbers of one training step, so that a resumed run draws the
+    same ones.
 
     share: which part of the batch it is.
     """
@@ -505,15 +509,15 @@ def step_seed(seed: int, step: int, share: int) -> int:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Matrix products in `dtype`; nothing where that is fp32."""
+    """Return an autocast context for matrix products in `dtype`; disabled for fp32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def sum_losses(outcomes: Sequence[Outcome]) -> tuple[float, float]:
-    """The summed losses of batches, and how much of them is auxiliary.
+    """Return the summed losses of batches, and their auxiliary part.
 
-    All are asked for at once, and after the last: an accelerator is waited for each time, and
-    meanwhile has nothing more to do.
+    All are transferred at once, after the last batch, because every transfer waits for the
+    accelerator, which then idles.
     """
     losses = [outcome.loss.detach() for outcome in outcomes]
     aux_losses = [outcome.aux_loss for outcome in outcomes if outcome.aux_loss is not None]
@@ -522,7 +526,7 @@ def sum_losses(outcomes: Sequence[Outcome]) -> tuple[float, float]:
 
 
 def check_loss(loss: float, recent: Sequence[float], spike: float) -> str | None:
-    """What is wrong with a loss that follows `recent`, in words; None where nothing is."""
+    """Return what is wrong with a loss after the `recent` ones, in words, or None."""
     if not math.isfinite(loss):
         return f"is {loss}"
     if spike and len(recent) >= FEWEST:
