@@ -239,11 +239,13 @@ def judged(prepared: Any, network: Any) -> dict[str, Any]:
 
 def judged_texts(task: Any, golds: Any, written: Any) -> dict[str, Any]:
     found = task.judge(golds, written)
+    texts = [each.texts[0] for each in written]
     return {
+        "different": len(set(texts)),  # 1: the same for every source, which ROUGE does not tell
         "metrics": found.metrics,
         "intervals": found.intervals,
         "habits": found.settled["written"],
-        "texts": [each.texts[0] for each in written],
+        "texts": texts,
     }
 
 
@@ -315,9 +317,9 @@ def run(data: Path | None, minutes: float, share: float, chosen: dict[str, Any])
 def table(sides: dict[str, dict[str, Any]]) -> str:
     """Markdown: a line a side, and below it the losses on dev along the training."""
     lines = [
-        "| side | steps | examples | tokens | dev loss | ROUGE-1 | ROUGE-2 | ROUGE-L | length |"
-        " repeated | CPU s |",
-        "|" + "---|" * 11,
+        "| side | steps | examples | tokens | dev loss | ROUGE-1 | ROUGE-2 | ROUGE-L |"
+        " different texts | length | repeated | CPU s |",
+        "|" + "---|" * 12,
     ]
     for name, each in sides.items():
         trained = ["", "", "", ""]
@@ -325,7 +327,8 @@ def table(sides: dict[str, dict[str, Any]]) -> str:
             trained = [f"{each[key]:,}" for key in ("steps", "examples", "tokens")]
             trained.append(f"{each['loss']:.3f}")
         scores = [f"{each['metrics'][key]:.2f}" for key in ("rouge1", "rouge2", "rougeL")]
-        habits = f"{each['habits']['length_ratio']:.2f} | {each['habits']['repeated'] or 0:.1%}"
+        repeated = each["habits"]["repeated"] or 0
+        habits = f"{each['different']} | {each['habits']['length_ratio']:.2f} | {repeated:.1%}"
         seconds = f"{each['seconds']:.0f}" if "seconds" in each else ""
         lines.append(f"| {' | '.join([name, *trained, *scores, habits, seconds])} |")
     lines.append("")
