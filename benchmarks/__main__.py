@@ -1,6 +1,6 @@
 """What arrives: `python -m benchmarks WORD`, WORD one of finetune, encode, parallel, pretrain,
 gpt2, masked, shards, load, products, generate, transfer, imdb, tag, extract, embed, adapter, chat,
-walk, hostile, schemas, serve. What leaves: tables on stdout and in benchmarks/results.
+summary, walk, hostile, schemas, serve. What leaves: tables on stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
@@ -9,7 +9,8 @@ products (of inference, by kind of weights; beside llama.cpp where its libraries
 (beside transformers; a minute), transfer (what pretraining buys; over an hour), imdb (about an
 hour), tag and extract (entities and answers beside transformers; a quarter of an hour an epoch on a
 core, or half of one), embed, adapter and chat (beside sentence-transformers, PEFT and trl; some
-minutes an epoch) are run by name only. walk counts the files that a command crosses; it times
+minutes an epoch) and summary (a new T5 beside transformers' Seq2SeqTrainer, --minutes each) are run
+by name only. walk counts the files that a command crosses; it times
 nothing. hostile (a server under hostile callers, for --minutes), schemas (what of the
 JSON-Schema-Test-Suite in --folder output is held to) and serve (a server beside a plain FastAPI
 route and `transformers serve`) are of `langue serve`.
@@ -36,6 +37,7 @@ from benchmarks import (
     schema_suite,
     serve_peers,
     shards,
+    summary_peers,
     tag_peers,
     transfer,
     walk,
@@ -66,6 +68,7 @@ def main() -> None:
             "embed",
             "adapter",
             "chat",
+            "summary",
             "walk",
             "hostile",
             "schemas",
@@ -109,7 +112,7 @@ def main() -> None:
         "--set",
         nargs="*",
         default=[],
-        help="imdb, tag, extract: settings of langue, as train.lr=3e-5",
+        help="imdb, tag, extract, summary: settings of langue, as train.lr=3e-5",
     )
     parser.add_argument(
         "--nanogpt", type=Path, help="pretrain, gpt2: a checkout of github.com/karpathy/nanoGPT"
@@ -119,7 +122,10 @@ def main() -> None:
         "--setting", default="cpu", choices=["cpu", "gpu"], help="pretrain: nanoGPT's for which"
     )
     parser.add_argument(
-        "--minutes", type=float, default=10.0, help="masked: of each side; hostile: of all"
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="masked, summary: of each side; hostile: of all",
     )
     parser.add_argument("--megabytes", type=float, default=100.0, help="shards: of text")
     parser.add_argument(
@@ -136,7 +142,7 @@ def main() -> None:
         "--share",
         type=float,
         default=1.0,
-        help="tag, extract, embed, adapter, chat: of the training rows that is used",
+        help="tag, extract, embed, adapter, chat, summary: of the training rows that is used",
     )
     parser.add_argument(
         "--sequences", type=int, default=32, help="gpt2: of 1,024 tokens, in a step"
@@ -205,6 +211,10 @@ def main() -> None:
         settings = dict(word.split("=", 1) for word in given.set)
         data = Path(given.data) if given.data else None
         library_peers.run(given.what, given.model, data, given.epochs, given.share, settings)
+    if given.what == "summary":
+        settings = dict(word.split("=", 1) for word in given.set)
+        data = Path(given.data) if given.data else None
+        summary_peers.run(data, given.minutes, given.share, settings)
     if given.what == "hostile":
         hostile_load.run(given.minutes)
     if given.what == "schemas":

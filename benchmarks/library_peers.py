@@ -25,6 +25,7 @@ from benchmarks.noise import others
 from benchmarks.task_sides import (
     TURN,
     answer_job,
+    draw,
     predictions,
     rows,
     take_slices,
@@ -288,10 +289,7 @@ def write(data: Path, folder: Path, pair: Pair, share: float) -> str:
         tables["dev"] = tables["test"]
     sizes = []
     for name, table in tables.items():
-        if len(table) > MOST[name]:  # drawn, since files may hold one label after the other
-            drawn = np.random.default_rng(1).permutation(len(table))[: MOST[name]]
-            table = table.select(np.sort(drawn))
-        sizes.append(write_rows(folder, name, table, pair.need))
+        sizes.append(write_rows(folder, name, draw(table, MOST[name]), pair.need))
     return ", ".join(sizes)
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.finetune_peers import step_clock
 
 TURN = 20.0  # seconds that a side runs before it is the other's turn
@@ -26,6 +28,14 @@ def rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
     """The rows of a split, as `write_rows` wrote them for both sides."""
     lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def draw(table: Any, most: int) -> Any:
+    """At most so many rows of a table, drawn, since files may hold one label after the other."""
+    if len(table) <= most:
+        return table
+    drawn = np.random.default_rng(1).permutation(len(table))[:most]
+    return table.select(np.sort(drawn))
 
 
 def write_rows(folder: Path, split: str, table: Any, columns: Sequence[str]) -> str:
