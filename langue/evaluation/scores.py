@@ -18,7 +18,7 @@ class Track:
     """The position of a metric on the scale that all metrics share, in percent of its length."""
 
     at: float
-    start: float | None  # of the interval
+    start: float | None  # start of the interval
     width: float
     baseline: float | None
 
@@ -39,11 +39,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """All metrics, with what their columns need."""
+    """All metrics, with the name and time of the baseline and the scale that they share."""
 
     rows: list[Score]
     has_intervals: bool
-    baseline: str | None  # its name
+    baseline: str | None  # name of the baseline
     baseline_seconds: float
     low: float  # the start of the shared scale, which ends at 1
     has_scale: bool

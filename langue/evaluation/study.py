@@ -18,7 +18,7 @@ from langue.tasks.judgement import Cell, Section, Table
 from langue.wording import counted
 
 ACROSS = 3  # number of panels in a row
-SIZE = (4.2, 3.3)  # of a panel, in inches
+SIZE = (4.2, 3.3)  # size of a panel in inches
 
 Row = Mapping[str, Any]
 

@@ -68,7 +68,7 @@ def _best(scores: Floats) -> int:
 
 def _per_unit(logprobs: Floats, sizes: Sequence[int]) -> Floats:
     units = np.asarray(sizes, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice
+    with np.errstate(divide="ignore", invalid="ignore"):  # for an empty choice
         found: Floats = logprobs / units
     return found
 
@@ -196,7 +196,7 @@ def _ratio(items: Sequence[tuple[float, int]]) -> Weighted:
 
     def ratio(weights: Floats) -> Floats:
         total = sizes @ weights
-        with np.errstate(divide="ignore", invalid="ignore"):  # all texts are empty
+        with np.errstate(divide="ignore", invalid="ignore"):  # if all texts are empty
             found: Floats = logprobs @ weights / total
         return found
 

@@ -22,7 +22,8 @@ CHUNK = 2_000_000
 _TAIL = 0.025  # probability on either side of a 95% interval
 _SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
 _REAL = frozenset({"margin"})  # any real number
-_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
+# all other metrics are shares
+_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})
 
 Interval = tuple[float, float]
 Counts = dict[str, int | m.Ints]

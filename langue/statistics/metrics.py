@@ -208,7 +208,7 @@ def regression_measure(
     return measure
 
 
-# --- checks: what arrives is what the names promise ---
+# --- checks of the arguments ---
 
 
 def check_classification(
@@ -277,7 +277,7 @@ def _not_empty(values: npt.NDArray[Any]) -> None:
         raise DataError("nothing to judge: the split has no examples")
 
 
-# --- pieces shared by the measures; C labels, R samples ---
+# --- helpers shared by the measures; C labels, R samples ---
 
 
 def confidence_bins(confidence: Floats) -> Ints:

@@ -260,7 +260,7 @@ def krippendorff_alpha(units: Sequence[Sequence[str]]) -> float | None:
     return float(1 - observed / expected) if expected else None
 
 
-# --- the side ---
+# --- influence of the side ---
 
 
 def position(votes: Iterable[Vote]) -> dict[str, Any]:

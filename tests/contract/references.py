@@ -192,7 +192,7 @@ def _gemma3(draw):
         "full_attention": _rope(draw),
         "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
     }
-    # the reference looks for `truncate` where it is not
+    # the reference looks for `truncate` in the wrong place
     if ropes["full_attention"]["rope_type"] == "yarn":
         ropes["full_attention"] = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
     kept = _gemma(
@@ -393,7 +393,7 @@ def _olmo2(draw):
 
 def _olmo3(draw):
     rope = _rope(draw)
-    # the reference looks for `truncate` where it is not
+    # the reference looks for `truncate` in the wrong place
     if rope["rope_type"] == "yarn":
         rope = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
     local = {"rope_type": "default", "rope_theta": draw.choice([300.0, 500.0])}

@@ -2,8 +2,8 @@
 `datasets.Dataset`, to one Arrow table with the requested columns.
 
 Columns get our names, texts become strings, and class numbers become class names. Up to SPILL bytes
-stay in memory; a larger table is written to a memory-mapped file that is unlinked at once, so that
-no file is left behind and no stale one is ever read.
+stay in memory; a larger table is written to a memory-mapped file whose name is then deleted, so
+that no file is left behind and no stale one is ever read.
 """
 
 import math

@@ -24,7 +24,7 @@ from langue.text.read.open import check_kind, exists, expanded, load_hub
 from langue.text.read.parse import UNCODED, Heard, batches, kind, parquet, parsed, records
 from langue.text.read.table import TEXT_SYNONYMS
 
-PIECE_CHARACTERS = 1 << 20  # characters
+PIECE_CHARACTERS = 1 << 20  # in characters
 Kind = Literal["line", "blank", "file"]
 _ASKED = ("text", "document")
 _END = None  # marks the end of a document in a stream of its parts
@@ -52,7 +52,7 @@ class Reading:
 @dataclass(frozen=True)
 class Piece:
     text: str
-    size: int  # bytes in UTF-8
+    size: int  # in bytes of UTF-8
     first: bool  # whether it begins a document
     last: bool  # whether it ends a document
 

@@ -21,8 +21,8 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
-    """Return the template of a model, given its tokenizer_config.json; of several named ones,
-    `default`.
+    """Return the template of a model: chat_template.jinja, or the one in its tokenizer_config.json,
+    of several named ones `default`.
     """
     if folder is not None and (file := folder / "chat_template.jinja").is_file():
         try:

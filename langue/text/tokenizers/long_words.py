@@ -27,8 +27,8 @@ class LongWords:
     """Counts the words of texts that are longer than a limit, and splits them there."""
 
     limit: int
-    normalizer: Any = None  # of the `tokenizers` library, or None
-    # likewise; None: no trainer splits the text into words, so nothing is counted or split
+    normalizer: Any = None  # a normalizer of the `tokenizers` library, or None
+    # a pre-tokenizer likewise; None: the whole text is one word, which no trainer reads
     pre_tokenizer: Any = None
     words: int = 0  # number of longer words
     characters: int = 0  # number of characters in them

@@ -50,7 +50,7 @@ MOST_BYTES = 200_000_000
 
 class Tokenizer:
     """Encodes and decodes texts; `encode_batch` adds the special tokens that the model was trained
-    with, and never pads.
+    with by default, and never pads.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class Tokenizer:
         already.
         """
         backend.no_padding()
-        backend.no_truncation()  # cut and counted in data/encode.py, never silently here
+        # texts are truncated and counted in data/encode.py, never silently here
+        backend.no_truncation()
         self.backend = backend
         self.reader = reader or backend
         self.folder = folder
