@@ -1,5 +1,5 @@
-"""Fixtures of all tests: the real data sets, where this machine has them, and what makes small runs
-cheap."""
+"""Fixtures for all tests: the real data sets, if this machine has them, and patches that make small
+runs cheap."""
 
 import base64
 import os
@@ -11,21 +11,21 @@ from unittest.mock import patch
 
 import pytest
 
-# A PNG file of one white pixel.
+# A PNG file with a single white pixel.
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTmF7gAAAABJRU5ErkJggg=="
 )
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and every process that
-# they start would ignore it too. The tests that interrupt a process need the default.
+# A shell that starts the tests in the background makes them ignore Ctrl-C, which every process that
+# they start inherits. The tests that interrupt a process need the default handler.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """`shared_data("imdb")`: the data set's folder under LANGUE_DATA, or a skip that says what is
-    missing."""
+    """Return a function such that `shared_data("imdb")` is the data set's folder under LANGUE_DATA,
+    or a skip that says what is missing."""
     root = Path(os.environ.get("LANGUE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
     def folder(name: str) -> Path:
@@ -41,9 +41,9 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """`os.fsync` returns at once in this process; a bad descriptor still is an error.
+    """Make `os.fsync` return immediately in this process; a bad descriptor is still an error.
 
-    It protects against a loss of power, which no test simulates.
+    It protects against loss of power, which no test simulates.
     """
     with patch.object(os, "fsync", os.fstat):
         yield
@@ -51,9 +51,9 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def pictures_of_one_pixel(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are composed but not rendered, which takes more than half of a small run.
+    """Compose figures without rendering them, which takes more than half the time of a small run.
 
-    A module with `RENDERS = True` renders them: the tests of figures, and one of each verb that
+    Modules with `RENDERS = True` render them: the tests of figures, and one for each verb that
     draws.
     """
     if getattr(request.module, "RENDERS", False):

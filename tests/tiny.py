@@ -1,4 +1,4 @@
-"""A tiny BERT that tests make for themselves, and labelled texts that it can learn."""
+"""A tiny BERT for tests, and labelled texts that it can learn."""
 
 import json
 import random
@@ -34,7 +34,7 @@ PLAIN = [
     "short",
     "music",
 ]
-# a training of a few steps
+# settings for a training of a few steps
 SHORT = {"train.epochs": 1, "train.batch_examples": 16, "train.lr": 1e-3}
 CONFIG = ModelConfig(
     vocab_size=200, dim=32, n_layers=2, n_heads=4, ffn_dim=48, max_length=64, n_segments=2
@@ -42,8 +42,8 @@ CONFIG = ModelConfig(
 
 
 def tiny_bert(folder: Path, config: ModelConfig = CONFIG, seed: int = 0) -> Path:
-    """A BERT folder with random weights and a WordPiece vocabulary of the words below, as the Hub
-    lays it out."""
+    """Write a BERT folder in the layout of the Hub, with random weights and a WordPiece vocabulary
+    of the words above."""
     folder.mkdir(parents=True, exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *PLAIN]
     words += [chr(c) for c in range(97, 123) if chr(c) not in words] + [
@@ -56,7 +56,7 @@ def tiny_bert(folder: Path, config: ModelConfig = CONFIG, seed: int = 0) -> Path
     model = Transformer(config)
     initialise(model, 0.1, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    for weight in model.parameters():  # biases and norms too, so that none can be dropped unnoticed
+    for weight in model.parameters():  # biases and norms too, so that a missing one is noticed
         if weight.ndim == 1:
             weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator))
     write_checkpoint(
@@ -70,7 +70,8 @@ def tiny_bert(folder: Path, config: ModelConfig = CONFIG, seed: int = 0) -> Path
 
 
 def reviews(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Texts whose label is the kind of the telling words in them, of very different lengths."""
+    """Return texts of very different lengths, labelled by the kind of the positive or negative
+    words in them."""
     random_ = random.Random(seed)
     rows = []
     for index in range(count):

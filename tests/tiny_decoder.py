@@ -1,5 +1,4 @@
-"""Tiny decoders of the published kinds that tests make for themselves, with random weights and
-tokenizers."""
+"""Tiny decoders of the published kinds for tests, with random weights and tokenizers."""
 
 from pathlib import Path
 from typing import Any
@@ -70,14 +69,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def tiny_decoder(
     folder: Path, name: str, tokenizer: Tokenizer | None = None, seed: int = 0, **more: Any
 ) -> Path:
-    """A folder as the Hub lays it out."""
+    """Write a folder in the layout of the Hub."""
     published = CONFIGS[name] | more
     family = FAMILIES[published["model_type"]]
     config = family.read(published)
     model = LanguageModel(config)
     initialise(model, 0.15, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    # biases and norms too, so that none can be dropped or confused unnoticed
+    # biases and norms too, so that a missing or swapped one is noticed
     for weight in model.parameters():
         if weight.ndim == 1:
             weight.data.add_(0.2 * torch.randn(weight.shape, generator=generator))
@@ -95,7 +94,8 @@ def tiny_decoder(
 
 
 def sentencepiece_tokenizer(prefix: bool = True) -> Tokenizer:
-    """Llama 2's kind: pieces with an order, bytes to fall back on, <s> before each text."""
+    """Return a tokenizer like that of Llama 2: pieces with scores, byte fallback, <s> before each
+    text."""
     words = ["▁t", "he", "▁the", "▁a", "in", "▁b", "ll", "▁ba", "▁ball", "er"]
     letters = ["▁", *"abcdefghijklmnopqrstuvwxyz.,"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *words, *letters]
@@ -128,7 +128,7 @@ TEXT = "The ball's 1234 is   in the\n\nweb, and the 56 others: naïve, 北京, d
 
 
 def trained_tokenizer(cut: Any, whole: bool = False) -> Tokenizer:
-    """Byte-level BPE with words cut by `cut`."""
+    """Return a byte-level BPE with `cut` as pre-tokenizer."""
     backend = tokenizers.Tokenizer(models.BPE(ignore_merges=whole))
     backend.pre_tokenizer = cut
     backend.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""A tiny folder of each architecture, whose matrices can be grouped by 32."""
+"""A tiny folder of each architecture, whose matrices can be quantized in groups of 32."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ KINDS_OF_MODELS = (*OTHERS, *CONFIGS)
 
 
 def tiny_model(folder: Path, name: str) -> Path:
-    """A folder as the Hub lays it out, with a language-model head and random weights."""
+    """Write a folder in the layout of the Hub, with a language-model head and random weights."""
     if name in CONFIGS:
         return tiny_decoder(folder, name)
     published = OTHERS[name]

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer that tests make for themselves."""
+"""A byte-level tokenizer for tests."""
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -7,7 +7,8 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 def byte_tokenizer() -> Tokenizer:
-    """Each byte a token, but for one pair of letters: enough to see what is joined."""
+    """Return a tokenizer with one token for each byte and a single merge, enough to see what is
+    merged."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(["<|endoftext|>", *alphabet, "th"])}
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, [("t", "h")]))

@@ -1,1 +1,1 @@
-"""What arrives: a model. What leaves: a smaller one that does nearly the same, and how nearly."""
+"""Model compression: how close the compressed matrices are to the original ones."""

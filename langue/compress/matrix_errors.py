@@ -1,6 +1,4 @@
-"""What arrives: a model, and the same with its matrices in fewer bits. What leaves: how far each
-matrix is off.
-"""
+"""Measures the error of each matrix of a quantized model against the original model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +12,20 @@ from langue.tasks.judgement import Table
 
 @dataclass(frozen=True)
 class MatrixError:
-    """How far one matrix is from what it was made from."""
+    """The error of one matrix against the original one."""
 
     name: str
     kind: str
-    relative: float  # the root of the squared errors' sum over that of the squared numbers' sum
-    largest: float  # of all errors, as they are
+    relative: float  # Frobenius norm of the error divided by that of the matrix
+    largest: float  # largest absolute error
     nbytes: int
 
 
 @torch.no_grad()
 def matrix_errors(before: nn.Module, after: nn.Module) -> list[MatrixError]:
-    """The error of each matrix that `after` holds as a Weight, in the model's order."""
+    """Return the error of each matrix that `after` stores as a Weight, in the order of
+    the model.
+    """
     found = []
     for name, weight in held_weights(after).items():
         exact = before.get_submodule(name).weight
@@ -41,7 +41,7 @@ def matrix_errors(before: nn.Module, after: nn.Module) -> list[MatrixError]:
 
 
 def table_of_errors(errors: Sequence[MatrixError]) -> Table:
-    """The matrices, those that are farthest off first."""
+    """Return a table of the matrices, those with the largest relative error first."""
     worst = sorted(errors, key=lambda error: -error.relative)
     rows = [(error.name, error.kind, error.relative, error.largest) for error in worst]
     columns = ("matrix", "held as", "relative error", "largest error")

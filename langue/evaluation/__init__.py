@@ -1,1 +1,1 @@
-"""How good a model is: metrics with intervals, baselines, comparisons, reports."""
+"""Evaluation of models: metrics with intervals, baselines, comparisons, and reports."""

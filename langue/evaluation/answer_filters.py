@@ -1,7 +1,7 @@
-"""What arrives: what a model wrote in answer to a question, perhaps several times. What leaves: the
-answer in it, by the filters that task files name.
+"""Filters that extract the answer from a model's output, as task files name them.
 
-Each filter is that of `lm-evaluation-harness` of this name.
+They take one or several outputs for a question. Each filter behaves like the one of the same name
+in `lm-evaluation-harness`.
 """
 
 import re
@@ -17,16 +17,16 @@ from langue.errors import DataError
 
 Answers = list[Any]
 FALLBACK = "[invalid]"
-FIRST = r"#### (\-?[0-9\.\,]+)"  # an answer as GSM8K marks it
+FIRST = r"#### (\-?[0-9\.\,]+)"  # the answer format of GSM8K
 
 
 def take_first(answers: Answers, doc: Mapping[str, Any]) -> Answers:
-    """The first of several."""
+    """Return only the first answer."""
     return answers[:1]
 
 
 def take_first_k(answers: Answers, doc: Mapping[str, Any], k: int) -> Answers:
-    """The first k."""
+    """Return the first k answers; raise DataError if there are fewer."""
     if len(answers) < k:
         raise DataError(
             f"take_first_k needs {k} answers, and there are {len(answers)}",
@@ -36,7 +36,7 @@ def take_first_k(answers: Answers, doc: Mapping[str, Any], k: int) -> Answers:
 
 
 def majority_vote(answers: Answers, doc: Mapping[str, Any]) -> Answers:
-    """The most frequent; of equally frequent ones the first."""
+    """Return the most frequent answer, or the first of several equally frequent ones."""
     return [Counter(answers).most_common(1)[0][0]]
 
 
@@ -49,7 +49,7 @@ def uppercase(answers: Answers, doc: Mapping[str, Any]) -> Answers:
 
 
 def remove_whitespace(answers: Answers, doc: Mapping[str, Any]) -> Answers:
-    """Without blanks at both ends."""
+    """Strip whitespace at both ends."""
     return [str(answer).strip() for answer in answers]
 
 
@@ -59,7 +59,7 @@ def replace_by(
     mapping_dict: Mapping[Any, Any],
     default_value: Any = None,
 ) -> Answers:
-    """What a table has for each."""
+    """Map each answer through a table."""
     return [mapping_dict.get(answer, default_value) for answer in answers]
 
 
@@ -70,7 +70,7 @@ def regex(
     group_select: int = 0,
     fallback: str = FALLBACK,
 ) -> Answers:
-    """What a pattern finds, by default the first time."""
+    """Return the match of a pattern in each answer, by default the first."""
     return [_found(regex_pattern, answer, group_select) or fallback for answer in answers]
 
 
@@ -84,7 +84,9 @@ def multi_choice_regex(
     ignore_punctuation: bool = False,
     regexes_to_ignore: Sequence[str] = (),
 ) -> Answers:
-    """The letter of a choice, `(A)`: by the pattern, by the choice's words, or after a colon."""
+    """Return the letter of a choice, as `(A)`: found by the pattern, by the text of the choice, or
+    after a colon.
+    """
 
     def bare(text: str) -> str:
         for pattern in regexes_to_ignore:
@@ -110,9 +112,7 @@ def multi_choice_regex(
 
 
 def _found(pattern: str, answer: Any, which: int) -> str:
-    """The match of this number, of its groups the first that holds something; "" where there is
-    none.
-    """
+    """Return the match with index `which`, or its first nonempty group; "" if there is none."""
     matches = re.findall(pattern, answer if isinstance(answer, str) else "")
     if not -len(matches) <= which < len(matches):
         return ""
@@ -148,7 +148,7 @@ FILTERS: dict[str, tuple[Callable[..., Answers], tuple[str, ...]]] = {
 
 
 def check_step(step: Mapping[str, Any], where: str) -> None:
-    """DataError where a step of a task file is no filter that there is, or takes no such option."""
+    """Raise DataError if a step of a task file names an unknown filter or an unknown option."""
     name = step.get("function")
     if name not in FILTERS:
         raise DataError(
@@ -180,7 +180,7 @@ def check_step(step: Mapping[str, Any], where: str) -> None:
 
 
 def check_patterns(patterns: Any, where: str) -> None:
-    """DataError where these are no list of regular expressions."""
+    """Raise DataError if the argument is not a list of valid regular expressions."""
     if not isinstance(patterns, list):
         raise DataError("regexes_to_ignore is no list", where=where, do="write a list of patterns")
     for pattern in patterns:
@@ -195,7 +195,7 @@ def check_patterns(patterns: Any, where: str) -> None:
 def filtered(
     answers: Answers, steps: Sequence[Mapping[str, Any]], doc: Mapping[str, Any]
 ) -> Answers:
-    """The answers after each step, in order."""
+    """Return the answers after applying all steps in order."""
     for step in steps:
         work = FILTERS[step["function"]][0]
         given = {key: value for key, value in step.items() if key != "function"}
@@ -211,7 +211,7 @@ def exact_match(
     ignore_punctuation: bool = False,
     ignore_numbers: bool = False,
 ) -> bool:
-    """Whether two texts are the same, but for what is to be ignored."""
+    """Return whether two texts are equal after removing what is to be ignored."""
     dropped = string.punctuation if ignore_punctuation else ""
     dropped += string.digits if ignore_numbers else ""
 

@@ -1,6 +1,4 @@
-"""Floor 5. What arrives: cells of a section, and texts as hostile as they come. What leaves: words
-that pages and terminals show alike.
-"""
+"""Formatting of table cells and untrusted text, shared by HTML pages and terminals."""
 
 from __future__ import annotations
 
@@ -10,32 +8,34 @@ from collections.abc import Sequence
 
 from langue.tasks.judgement import Cell, Table
 
-# Control characters and lone surrogates have no place in a page, and steer a terminal.
+# Control characters and lone surrogates are invalid in a page, and can control a terminal.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-# after a mark and before a letter or digit
+# the position after a joining mark and before a letter or digit
 _JOINTS = re.compile(r"(?<=[_/.:|-])(?=\w)")
 
 
 def visible(text: str) -> str:
-    """The text with U+FFFD for each character that cannot be shown: as long as before."""
+    """Replace each character that cannot be displayed by U+FFFD; the length stays the same."""
     return _UNSEEN.sub("\ufffd", text)
 
 
 def clipped(text: str, limit: int) -> str:
-    """The text, cut at `limit` characters, and how many are left out."""
+    """Truncate the text to `limit` characters and append the number of omitted characters."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
 def parts_of(label: str) -> list[str]:
-    """A label in the parts between which a line may break: after marks that join words."""
+    """Split a label at the positions where a line may break: after marks that join words."""
     return [part for part in _JOINTS.split(label) if part]
 
 
 def format_cell(cell: Cell, share: bool = False) -> str:
-    """A cell for people: shares in percent, counts with commas, measurements with four digits, a
-    dash where it is undefined.
+    """Format a cell for people.
+
+    Shares are in percent, counts with thousands separators, measurements with four significant
+    digits; undefined values are a dash.
     """
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return "–"
@@ -55,7 +55,7 @@ def is_number(cell: Cell) -> bool:
 
 
 def number_columns(rows: Sequence[Sequence[Cell]], width: int) -> list[bool]:
-    """Which columns hold numbers, and perhaps blanks, and are set flush right."""
+    """Return which columns contain only numbers and blanks, and are right-aligned."""
     return [
         any(is_number(row[column]) for row in rows)
         and not any(isinstance(row[column], str) and row[column] for row in rows)
@@ -64,8 +64,9 @@ def number_columns(rows: Sequence[Sequence[Cell]], width: int) -> list[bool]:
 
 
 def bars(table: Table) -> list[float | None]:
-    """How much of its bar each row fills, 0 to 1; None: it has none. Shares fill it at one, other
-    numbers at the largest of the column.
+    """Return the filled fraction of each row's bar, 0 to 1, or None if it has no bar.
+
+    A share fills the bar at 1; other numbers fill it at the maximum of the column.
     """
     if table.bar is None:
         return [None] * len(table.rows)

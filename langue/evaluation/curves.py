@@ -1,5 +1,5 @@
-"""Floor 5. What arrives: the lines of log.jsonl. What leaves: curves.png, loss and quality by step,
-train and dev, and the same for a page.
+"""Plots of loss and quality by step, for train and dev, from the lines of log.jsonl: as curves.png,
+and as separate images for a page.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Curves:
-    """What is drawn of a run's log: lines with `split` train or dev, `step`, `loss` and metrics."""
+    """The curves of a run's log, whose lines have `split` (train or dev), `step`, `loss` and
+    metrics.
+    """
 
     log: Sequence[Line]
-    # the metric of the second half; None: the first of QUALITY that training steps log
+    # metric of the right panel; None: the first of QUALITY that training steps log
     quality: str | None = None
-    # the checkpoint that is kept has the lowest loss, and not the best of this metric
+    # whether the kept checkpoint has the lowest dev loss, rather than the best value of the metric
     by_loss: bool = False
-    # metrics of the baseline, and the split that they are of
+    # metrics of the baseline, and the split they were measured on
     baseline: Mapping[str, float | None] = field(default_factory=dict)
     baseline_split: str = "test"
 
     def write(self, path: str | Path) -> None:
-        """Write both halves as one picture, side by side."""
+        """Write both panels side by side as one PNG file."""
         figure = new_figure(11, 4.4, 150)
         left, right = figure.subplots(1, 2)
         self._draw_loss(left)
@@ -49,7 +51,7 @@ class Curves:
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
     def panels(self) -> list[bytes]:
-        """Each half as a PNG file of its own, to be read on a narrow page too."""
+        """Return each panel as a separate PNG file, which remains legible on a narrow page."""
         made = []
         for half in (self._draw_loss, self._draw_quality):
             figure = new_figure(4.3, 3.8, 220)
@@ -60,7 +62,7 @@ class Curves:
         return made
 
     def kept_step(self) -> int | None:
-        """The step that was best on dev; None where nothing was looked at."""
+        """Return the step with the best dev result; None if there was no evaluation on dev."""
         name = self.quality or _quality(self.log)
         losses = _points(self.log, "dev", "loss")
         lower = self.by_loss or name in LOWER_IS_BETTER
@@ -68,7 +70,7 @@ class Curves:
         return int(_best(points, lower, dict(losses))[0]) if points else None
 
     def last_step(self) -> int:
-        """The last step that was logged."""
+        """Return the last logged step."""
         return int(max((step for step, _ in _points(self.log, None, "step")), default=0))
 
     def _draw_loss(self, axes: Any) -> None:
@@ -104,7 +106,7 @@ class Curves:
         _legend(axes)
 
     def _draw_baseline(self, axes: Any, name: str) -> None:
-        """A line across the axes, where the baseline has this number."""
+        """Draw a horizontal line at the baseline's value of this metric, if it has one."""
         value = self.baseline.get(name)
         if value is None or not math.isfinite(value):
             return
@@ -113,7 +115,7 @@ class Curves:
 
 
 def new_figure(width: float, height: float, dpi: int) -> Any:
-    """An empty picture, in inches."""
+    """Return an empty figure; width and height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -127,7 +129,7 @@ def set_title(axes: Any, words: str) -> None:
 
 
 def _legend(axes: Any) -> None:
-    """What the lines are, beneath the axes, where none crosses it."""
+    """Draw the legend below the axes, where no curve crosses it; say so if nothing was logged."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
             frameon=False,
@@ -146,7 +148,7 @@ def _legend(axes: Any) -> None:
 
 
 def _ratios(axes: Any) -> None:
-    """A logarithmic scale with plain numbers, since a perplexity falls by factors."""
+    """Set a logarithmic scale with plain numbers, since perplexity falls by factors."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -163,8 +165,8 @@ def _dev(
     losses: Mapping[float, float] = MappingProxyType({}),
     kept: float | None = None,
 ) -> None:
-    """The dev line, its best point (kept: the point of this step) ringed and named in the
-    legend.
+    """Draw the dev curve, with its best point (or the point at step `kept`) ringed and listed in
+    the legend.
     """
     if not points:
         return
@@ -182,17 +184,15 @@ def _dev(
 def _best(
     points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float]
 ) -> tuple[float, float]:
-    """The step whose weights are kept: of equal values that with the lowest loss, as the trainer
-    chooses.
-    """
+    """Return the point whose weights are kept; the lowest loss breaks ties, as in the trainer."""
     return min(
         points, key=lambda point: (point[1] if lower else -point[1], losses.get(point[0], math.inf))
     )
 
 
 def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
-    """Quiet axes, and a thin line where each pass over the data ends, named where the curves are
-    not.
+    """Style the axes, and draw a thin line at the end of each pass over the data, labelled at the
+    end of the axes that is away from the curves.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -206,7 +206,7 @@ def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
     axes.set_axisbelow(True)
     axes.margins(y=0.12)
     last = max((step for step, _ in _points(log, None, "step")), default=1.0)
-    axes.set_xlim(-0.02 * last, 1.03 * last)  # both halves over the same steps
+    axes.set_xlim(-0.02 * last, 1.03 * last)  # the same range of steps in both panels
     ends = _pass_ends(log)
     if len(ends) <= MAX_PASSES_MARKED:
         for number, step in enumerate(ends, start=1):
@@ -226,7 +226,7 @@ def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
 
 
 def _pass_ends(log: Sequence[Line]) -> list[float]:
-    """The first logged step at or after the end of each whole pass."""
+    """Return the first logged step at or after the end of each complete pass."""
     ends: list[float] = []
     for step, epoch in _points(log, None, "epoch"):
         while epoch >= len(ends) + 1 - 1e-6:
@@ -235,15 +235,15 @@ def _pass_ends(log: Sequence[Line]) -> list[float]:
 
 
 def _quality(log: Sequence[Line]) -> str:
-    """The metric of the right half: the one by which the best step is chosen, which training steps
-    log too.
+    """Return the metric of the right panel: the one that selects the best step, which training
+    steps log too.
     """
     there = {name for line in log if line.get("split") == "train" for name in line}
     return next((name for name in QUALITY if name in there), "accuracy")
 
 
 def _points(log: Sequence[Line], split: str | None, name: str) -> list[tuple[float, float]]:
-    """(step, value) of the lines of a split that have a finite value, by step."""
+    """Return (step, value) of all lines of a split with a finite value, sorted by step."""
     found = [
         (float(line["step"]), float(line[name]))
         for line in log
@@ -259,8 +259,9 @@ def _reach(points: list[tuple[float, float]]) -> int:
 
 
 def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The mean of a fifteenth of the run around each point: centred, as an average that trails
-    would lie above dev.
+    """Return the moving average over a fifteenth of the run.
+
+    The window is centred, since a trailing average would lie above the dev curve.
     """
     reach = _reach(points)
     sums = [0.0]

@@ -1,6 +1,4 @@
-"""Floor 5. What arrives: the facts of what was prepared for training. What leaves: the sections
-that show them.
-"""
+"""Report sections that show the facts about the prepared training data and the run."""
 
 from __future__ import annotations
 
@@ -10,11 +8,11 @@ from typing import Any
 from langue.tasks.judgement import Cell, Section, Table
 from langue.wording import estimate
 
-MOST = 50  # targets that are listed
+MOST = 50  # maximum number of listed targets
 Splits = Mapping[str, Mapping[str, Any]]
 Balances = Mapping[str, Mapping[str, float]]
 
-# What is told of a split, in this order.
+# Facts about a split, in the order of the report.
 OF_SPLITS = {
     "examples": "examples",
     "tokens": "tokens",
@@ -24,14 +22,14 @@ OF_SPLITS = {
 }
 OF_COPIES = {"exact": "also in train, exactly", "near": "also in train, nearly"}
 OF_CORPUS = ("documents", "tokens", "bytes")
-# What other parts of a report show, and what only programs ask for.
+# Facts that other parts of a report show, and those that only programs read.
 ELSEWHERE = {
     *("title", "command", "origin", "data", "model", "task", "objective", "notes", "positive"),
     *("transformers", "verb", "reads_texts", "reads_two_texts"),
     *OF_CORPUS,
     *(f"dev_{name}" for name in OF_CORPUS),
 }
-# What is told of a run, in this order.
+# Facts about a run, in the order of the report.
 OF_RUNS = {
     "family": "family of the model",
     "layers": "layers",
@@ -59,7 +57,9 @@ OF_RUNS = {
 
 
 def sections_of_facts(facts: Mapping[str, Any]) -> list[Section]:
-    """The data of a run split by split, how its targets are spread, and what training takes."""
+    """Return sections for the data of each split, the distribution of its targets, and the
+    training.
+    """
     made: list[Section] = []
     splits: Splits = facts.get("splits") or {}
     if splits:
@@ -80,7 +80,9 @@ def _cell(fact: Any) -> Cell:
 
 
 def _run(facts: Mapping[str, Any]) -> Table:
-    """The model and its training, in words, and last what a task has told of its own."""
+    """Return the table of the model and its training, followed by facts that the task itself
+    reported.
+    """
     shown = {name: facts[name] for name in OF_RUNS if name in facts}
     for name, fact in facts.items():
         if name not in ELSEWHERE and not isinstance(fact, Mapping):
@@ -94,8 +96,8 @@ def _run(facts: Mapping[str, Any]) -> Table:
 
 
 def _splits(splits: Splits, duplicates: Splits) -> Table:
-    """Sizes, what is cut, what stands in the training data too, and measurements of the targets, a
-    column a split.
+    """Return a table with one column for each split: sizes, truncation, overlap with the training
+    data, and measurements of the targets.
     """
     rows: list[Sequence[Cell]] = []
     for name, words in OF_SPLITS.items():
@@ -112,8 +114,8 @@ def _splits(splits: Splits, duplicates: Splits) -> Table:
 
 
 def _targets(splits: Splits) -> Table:
-    """How many targets of each kind a split has, the most frequent first; empty where targets are
-    measured and not counted.
+    """Return the counts of the targets in each split, most frequent first; empty if targets are
+    measured rather than counted.
     """
     balances = _balances(splits)
     rows = _by_name(balances) if _are_counts(balances) else []
@@ -129,13 +131,13 @@ def _targets(splits: Splits) -> Table:
 
 
 def _balances(splits: Splits) -> Balances:
-    """What `Task.balance` says of each split."""
+    """Return the result of `Task.balance` for each split."""
     return {split: sizes["balance"] for split, sizes in splits.items() if "balance" in sizes}
 
 
 def _are_counts(balances: Balances) -> bool:
-    """Whether they count targets, which can be compared, and are no measurements of several
-    kinds.
+    """Return whether all values are counts of targets, which are comparable, rather than
+    measurements of different kinds.
     """
     for balance in balances.values():
         if not all(isinstance(number, int) for number in balance.values()):
@@ -144,7 +146,7 @@ def _are_counts(balances: Balances) -> bool:
 
 
 def _by_name(balances: Balances) -> list[Sequence[Cell]]:
-    """A row for each name, in the order of the splits, with the number of each split."""
+    """Return one row for each name, in the order of the splits, with the number of each split."""
     names: dict[str, None] = {}
     for balance in balances.values():
         names |= dict.fromkeys(balance)
@@ -156,7 +158,7 @@ def _by_name(balances: Balances) -> list[Sequence[Cell]]:
 
 
 def _corpus(facts: Mapping[str, Any]) -> Table:
-    """The documents that were trained on and those that were held out."""
+    """Return the table of training and held-out documents."""
     rows: list[Sequence[Cell]] = []
     for name in OF_CORPUS:
         rows.append([name, facts.get(name), facts.get(f"dev_{name}", "")])

@@ -1,5 +1,5 @@
-"""Floor 5. What arrives: a passage and its highlights, which may overlap. What leaves: the passage
-in segments, each with all that covers it.
+"""Splits a passage with possibly overlapping highlights into segments, each with all highlights
+that cover it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from langue.tasks.judgement import Highlight, HighlightKind, Passage
 
-BEFORE = 300  # characters kept before the first highlight of a passage that is cut
+BEFORE = 300  # characters shown before the first highlight of a truncated passage
 
 MEANING: dict[HighlightKind, str] = {
     "right": "predicted and true",
@@ -19,22 +19,22 @@ MEANING: dict[HighlightKind, str] = {
     "plain": "found",
     "given": "given",
 }
-# that a kind is told from another without colours, too
+# make the kinds distinguishable without colours
 SIGNS: dict[HighlightKind, str] = {"right": "✓", "wrong": "✗", "missed": "○"}
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text that is covered by the same highlights throughout."""
+    """A part of a text that is covered by the same highlights throughout."""
 
     text: str
-    kinds: tuple[HighlightKind, ...]  # without repeats, in the order of MEANING
+    kinds: tuple[HighlightKind, ...]  # unique, in the order of MEANING
     covered_by: tuple[Highlight, ...]
-    ending: tuple[Highlight, ...]  # highlights that end with it, and have a label or a sign
+    ending: tuple[Highlight, ...]  # highlights that end here and have a label or a sign
 
     @property
     def hint(self) -> str:
-        """What covers it, in words."""
+        """The covering highlights in words."""
         return "; ".join(
             f"{each.label}: {MEANING[each.kind]}" if each.label else MEANING[each.kind]
             for each in self.covered_by
@@ -43,16 +43,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What is shown of a passage, and how much is not."""
+    """The shown part of a passage, and the sizes of the parts that are not shown."""
 
     segments: tuple[Segment, ...]
-    before: int  # characters of the text that are left out before it
+    before: int  # number of omitted characters before the excerpt
     after: int
-    unseen: int  # highlights no part of which is shown
+    unseen: int  # number of highlights entirely outside the excerpt
 
 
 def excerpt(passage: Passage, limit: int) -> Excerpt:
-    """At most `limit` characters of a passage, those about its first highlight if it has any."""
+    """Return at most `limit` characters of a passage, around its first highlight if it has any."""
     first, last = _window(passage, limit)
     shown = [
         replace(each, start=max(each.start, first), end=min(each.end, last))
@@ -60,7 +60,8 @@ def excerpt(passage: Passage, limit: int) -> Excerpt:
         if each.start <= each.end and each.end >= first and each.start <= last
     ]
     ends = {place for each in shown for place in (each.start, each.end)}
-    places = [first, *sorted({first, last} | ends)]  # what ends at once ends an empty segment
+    # the duplicate of `first` gives an empty segment, for highlights that end there
+    places = [first, *sorted({first, last} | ends)]
     segments = (_segment(passage.text, start, end, shown) for start, end in pairwise(places))
     return Excerpt(
         segments=tuple(each for each in segments if each.text or each.ending),
@@ -71,13 +72,13 @@ def excerpt(passage: Passage, limit: int) -> Excerpt:
 
 
 def kinds_of(passages: Iterable[Passage]) -> list[HighlightKind]:
-    """The kinds of highlight that occur, in the order of MEANING."""
+    """Return the kinds of highlights that occur, in the order of MEANING."""
     found = {each.kind for passage in passages for each in passage.highlights}
     return [kind for kind in MEANING if kind in found]
 
 
 def _window(passage: Passage, limit: int) -> tuple[int, int]:
-    """Where what is shown begins and ends."""
+    """Return the start and end of the shown part."""
     length = len(passage.text)
     starts = [each.start for each in passage.highlights if each.start <= length]
     first = 0

@@ -1,8 +1,7 @@
-"""What people ask of a judgement: whether the model beats its baseline, and numbers as they are
-written.
+"""The verdict on a model relative to its baseline, and the formatting of metrics.
 
-Intervals are of 95%: how far the number would move with another test set of this size. They say
-nothing of another training seed.
+Intervals are 95% intervals: they tell how much the number would vary with another test set of the
+same size. They do not cover variation between training seeds.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from langue.wording import counted
 
 LOWER_IS_BETTER = m.LOWER_IS_BETTER
 OF_POSITIVE = m.OF_POSITIVE
-SHARES = ("precision", "recall", "f1", "exact")  # first words of metrics that are fractions of one
-LONGEST = 60  # characters of a label that are shown beside a metric
+SHARES = ("precision", "recall", "f1", "exact")  # prefixes of metrics on a scale from 0 to 1
+LONGEST = 60  # maximum length of a label beside a metric
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the model is worth more than its baseline: `outcome` is better, same, worse or
-    unknown.
+    """Whether the model is better than its baseline; `outcome` is better, same, worse
+    or unknown.
     """
 
     outcome: str
@@ -33,8 +32,8 @@ class Verdict:
 
 
 def verdict(summary: Mapping[str, Any]) -> Verdict:
-    """What the comparison in a metrics.json says of the model and its baseline, in one honest
-    sentence; or, where the content is of two runs (`other`), of these.
+    """Summarise in one sentence the comparison in a metrics.json between the model and its
+    baseline, or between two runs if the content has `other`.
     """
     baseline = summary.get("baseline") or {}
     comparison = baseline.get("comparison")
@@ -78,8 +77,8 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
 
 
 def _apart(comparison: Mapping[str, Any]) -> str:
-    """By how much two systems differ for sure: `, by 0.52 to 5.48 points over the same 300
-    examples`.
+    """Format the interval of the difference between two systems: `, by 0.52 to 5.48 points (95%
+    interval over the same 300 examples)`.
     """
     name = comparison["metric"]
     ends = sorted(abs(end) for end in comparison["interval"])
@@ -90,7 +89,7 @@ def _apart(comparison: Mapping[str, Any]) -> str:
 
 
 def _undecided(comparison: Mapping[str, Any]) -> str:
-    """Why a difference may be chance."""
+    """Explain why a difference may be due to chance."""
     examples = f"the same {counted(comparison['examples'], 'example')}"
     if comparison["p_value"] > LEVEL:
         return (
@@ -101,7 +100,9 @@ def _undecided(comparison: Mapping[str, Any]) -> str:
 
 
 def named(name: str, summary: Mapping[str, Any]) -> str:
-    """The metric as people write it, and of which of two labels it is."""
+    """Return the display name of a metric, with the label it refers to if it is that of one of two
+    labels.
+    """
     positive = summary.get("positive")
     if name not in OF_POSITIVE or positive is None:
         return metric_label(name)
@@ -110,7 +111,7 @@ def named(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def metric_label(name: str) -> str:
-    """The metric's name as people write it: `f1_macro` -> `F1, macro`."""
+    """Return the display name of a metric: `f1_macro` -> `F1, macro`."""
     words = {
         "bleu": "BLEU",
         "chrf": "chrF",
@@ -130,12 +131,14 @@ def metric_label(name: str) -> str:
 
 
 def format_metric(name: str, value: float | None) -> str:
-    """A metric's value as people write it: shares in percent, perplexity and what is of a
-    hundred with two decimals, the rest with four; a dash where it is undefined.
+    """Format the value of a metric.
+
+    Shares are in percent; perplexity and metrics on a scale of 100 have two decimals, other metrics
+    four; undefined values are a dash.
     """
     if value is None or not math.isfinite(value):
         return "–"
-    # of scores that lie near each other, where four decimals say nothing
+    # of scores with a narrow range, for which four decimals would not be informative
     if name == "mse" and 0 < value < 1e-3:
         return f"{value:.4g}"
     if _is_share(name):
@@ -148,7 +151,9 @@ def _is_share(name: str) -> bool:
 
 
 def better_than_baseline(content: Mapping[str, Any]) -> str:
-    """One sentence for the end of a run."""
+    """Return a sentence for the end of a run that compares the perplexities of the model and the
+    n-gram baseline, or "".
+    """
     baseline = content["baseline"] or {}
     comparison = baseline.get("comparison")
     own = content["metrics"]["perplexity"]
@@ -167,8 +172,8 @@ def better_than_baseline(content: Mapping[str, Any]) -> str:
 
 
 def began(content: Mapping[str, Any]) -> str:
-    """One sentence on what the model that was trained further lacked, and what it was worth
-    then.
+    """Return a sentence on the weights that the initial model lacked when training continued from
+    it, and on its loss before training, or "".
     """
     before = content.get("before")
     if before is None:
@@ -181,6 +186,6 @@ def began(content: Mapping[str, Any]) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Weights of a language-model head, by the first three of their names."""
+    """Describe missing weights of a language-model head by the first three of their names."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"weights of a language-model head ({', '.join(names[:3])}{more})"

@@ -1,5 +1,5 @@
-"""Floor 5. What arrives: points of a section. What leaves: where they lie in a drawing, for a
-template to draw as inline SVG that follows light and dark.
+"""Layout of the points of a section in a plot, which a template draws as inline SVG that adapts to
+light and dark mode.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from langue.tasks.judgement import Points
 
 WIDTH = 430
 HEIGHT = 330
-# margins around the plane
+# margins around the plotting area
 LEFT = 58
 RIGHT = 22
 TOP = 12
@@ -24,7 +24,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Tick:
-    at: float  # pixels from the left, or from the top
+    at: float  # in pixels from the left edge, or from the top
     name: str
 
 
@@ -33,24 +33,24 @@ class Dot:
     x: float
     y: float
     radius: float
-    hint: str  # "" where a point says no more than where it lies
+    hint: str  # "" if there is no information beyond the position
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing in units of its own, WIDTH by HEIGHT."""
+    """A plot in its own coordinates, WIDTH by HEIGHT."""
 
     across: list[Tick]
     up: list[Tick]
     dots: list[Dot]
-    opacity: float  # of a dot: many of them show by their density
-    line: str  # the `points` of a polyline; "" where the points are not joined
+    opacity: float  # of a dot: with many dots, overlaps show the density
+    line: str  # the `points` attribute of a polyline; "" if the points are not joined
     diagonal: tuple[float, float, float, float] | None  # x1, y1, x2, y2
-    left_out: int  # points that are not numbers
+    left_out: int  # number of points that are not finite
 
 
 def plot(section: Points) -> Plot:
-    """Lay out the points. With a diagonal both axes have the same span."""
+    """Lay out the points; with a diagonal, both axes have the same range."""
     section, left_out = _finite(section)
     xs = [x for x, _ in section.points]
     ys = [y for _, y in section.points]
@@ -83,7 +83,7 @@ def plot(section: Points) -> Plot:
 
 
 def _opacity(section: Points) -> float:
-    """Of a dot: the less, the more of them there are."""
+    """Return the opacity of a dot, which is lower the more dots there are."""
     if section.sizes:
         return 0.75
     crowded = 60 / max(1, len(section.points))
@@ -91,14 +91,14 @@ def _opacity(section: Points) -> float:
 
 
 def _corners(across: Span, up: Span) -> tuple[float, float, float, float]:
-    """Where both axes begin and where both end."""
+    """Return the coordinates of the corner where both axes begin and of the one where both end."""
     x_low, x_high = across
     y_low, y_high = up
     return _x(x_low, across), _y(y_low, up), _x(x_high, across), _y(y_high, up)
 
 
 def _finite(section: Points) -> tuple[Points, int]:
-    """The section without points that are not numbers, and how many these are."""
+    """Return the section without non-finite points, and the number of these."""
     kept = []
     for index, (x, y) in enumerate(section.points):
         if math.isfinite(x) and math.isfinite(y):
@@ -112,7 +112,7 @@ def _finite(section: Points) -> tuple[Points, int]:
 
 
 def _span(values: Sequence[float], percent: bool) -> Span:
-    """From below the least value to above the largest; fractions of one reach up to it."""
+    """Return the range of an axis: from below the minimum to above the maximum; shares end at 1."""
     low = min(values, default=0.0)
     high = max(values, default=1.0)
     if percent:
@@ -135,7 +135,7 @@ def _radii(section: Points) -> list[float]:
 
 
 def _hint(section: Points, index: int) -> str:
-    """What a sized point stands for, in words."""
+    """Describe a sized point in words."""
     if not section.sizes:
         return ""
     x, y = section.points[index]
@@ -162,7 +162,7 @@ def _y(value: float, span: Span) -> float:
 
 
 def _ticks(span: Span) -> list[float]:
-    """Four to eight round numbers within the span."""
+    """Return about four to eight round numbers within the range."""
     low, high = span
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = power * 10

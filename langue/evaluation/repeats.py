@@ -1,5 +1,6 @@
-"""What arrives: the metrics of several runs of one training. What leaves: tables and a learning
-curve, for a terminal and report.html, and in words whether more data would help.
+"""Tables and a learning curve for several runs of the same training.
+
+They are for a terminal and report.html. A sentence tells whether more data would help.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from langue.evaluation.judge import LOWER_IS_BETTER, format_metric, named
 from langue.tasks.judgement import Section, Table
 from langue.wording import counted
 
-WAYS = ("fold", "share", "seed")  # in which runs differ
+WAYS = ("fold", "share", "seed")  # in which the runs can differ
 
 
 def write_repeats(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write report.html and, of several shares, curves.png. content: of the common metrics.json."""
+    """Write report.html and, for several training shares, curves.png.
+
+    content: of the common metrics.json.
+    """
     pictures = []
     if "shares" in content:
         picture = learning_curve(content)
@@ -39,7 +43,9 @@ def write_repeats(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def sections_of_repeats(content: Mapping[str, Any]) -> list[Section]:
-    """The spread of each metric, then the runs."""
+    """Return the sections: by training share if there are several, the spread of each metric, and
+    the runs.
+    """
     made: list[Section] = []
     if "shares" in content:
         made.append(_by_share(content))
@@ -126,7 +132,7 @@ def _runs(content: Mapping[str, Any]) -> Table:
 
 
 def more_data_sentence(content: Mapping[str, Any]) -> str:
-    """`more_data` of a common metrics.json in words."""
+    """Describe `more_data` of a common metrics.json in a sentence."""
     found = content["more_data"]
     name = content["main_metric"]
     called = named(name, content)
@@ -151,8 +157,8 @@ def more_data_sentence(content: Mapping[str, Any]) -> str:
 
 
 def learning_curve(content: Mapping[str, Any]) -> bytes:
-    """A PNG file: the main metric over the number of training rows, each run a point, the mean
-    joined, the baseline beside.
+    """Return a PNG file of the main metric by number of training rows: the runs as points, their
+    means joined by a line, and the baseline.
     """
     main = content["main_metric"]
     figure = new_figure(6.4, 4.2, 150)

@@ -1,9 +1,7 @@
-"""Floor 5. What arrives: a page: its head, notes, metrics, curves and sections. What leaves:
-report.html, whole without a network.
+"""Renders report.html, a self-contained page with head, notes, metrics, curves and sections.
 
-A report knows sections and no task. Labels and texts are hostile until escaped: no HTML is made
-here but by the templates, which escape all that they are given, and the page forbids itself
-scripts.
+The report knows sections only, and no task. Labels and texts are untrusted: only the templates
+create HTML, they escape everything that is passed to them, and the page forbids scripts.
 """
 
 from __future__ import annotations
@@ -26,43 +24,43 @@ from langue.tasks.judgement import HighlightKind, Matrix, Points, Section, Table
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# What is larger gets the width of the page: labels of a matrix or columns of a table, rows of a
-# table, and characters of its cells.
+# Sections beyond these limits take the full width of the page: number of labels of a matrix or of
+# columns of a table, number of rows of a table, and characters in its cells.
 SIDE = 4
 LOW = 20
 NARROW = 30
-MAX_LABELS = 20  # in a matrix; beyond, its largest counts are listed
-MAX_PASSAGE = 3000  # characters shown of one text
-# characters of a label, and of one beside a matrix
+MAX_LABELS = 20  # in a matrix; for a larger one, its largest counts are listed
+MAX_PASSAGE = 3000  # maximum number of characters of one text
+# characters of a label, in general and beside a matrix
 MAX_LABEL = 80
 IN_MATRIX = 20
-UPRIGHT = 4  # labels over a matrix; more of them are turned
+UPRIGHT = 4  # maximum number of horizontal labels over a matrix; more labels are rotated
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a report shows, in this order."""
+    """The contents of a report, in order."""
 
     title: str
-    facts: Sequence[str] = ()  # in one line beneath the title
-    about: Mapping[str, str] = field(default_factory=dict)  # in lines of their own, by name
+    facts: Sequence[str] = ()  # in one line below the title
+    about: Mapping[str, str] = field(default_factory=dict)  # in separate lines, by name
     verdict: Verdict | None = None
     notes: Sequence[str] = ()
     summary: Mapping[str, Any] | None = None  # the content of metrics.json
-    primary: str | None = None  # the metric that is set apart
-    repeated: Sequence[str] = ()  # metrics that are left out
-    curves: Sequence[bytes] = ()  # PNG files, side by side where there is room
+    primary: str | None = None  # the highlighted metric
+    repeated: Sequence[str] = ()  # omitted metrics
+    curves: Sequence[bytes] = ()  # PNG files, side by side if there is room
     sections: Sequence[Section] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write(path: str | Path, page: Page) -> None:
-    """Write the page; it is all in one file."""
+    """Write the page as a single file."""
     files.write_text(Path(path), render(page))
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     scores = None
     if page.summary is not None:
         scores = scores_of(page.summary, page.primary, page.repeated)
@@ -124,15 +122,15 @@ def _environment() -> Environment:
 
 
 def _label(value: str, limit: int = MAX_LABEL) -> str:
-    """A label, cut; beside a matrix its end is left to a hint."""
+    """Truncate a label; beside a matrix, the full label is left to a tooltip."""
     if limit == IN_MATRIX and len(value) > limit:
         return f"{value[:limit]}…"
     return cells.clipped(value, limit)
 
 
 def _finalize(value: Any) -> Any:
-    """What a template is about to escape: any value as text without characters that cannot be
-    shown. What a macro has made is escaped already.
+    """Convert a value to text without undisplayable characters before the template escapes it; the
+    output of macros is already escaped.
     """
     return value if hasattr(value, "__html__") else cells.visible(str(value))
 
@@ -142,9 +140,7 @@ def _kinds_of(rows: Iterable[Any]) -> list[HighlightKind]:
 
 
 def _groups(sections: Iterable[Section]) -> Iterator[list[Section]]:
-    """The sections in their order, small ones that follow each other in pairs, and empty ones left
-    out.
-    """
+    """Yield the sections in order: consecutive small ones in pairs, without empty ones."""
     waiting: Section | None = None
     for section in sections:
         if isinstance(section, Matrix) and len(section.rows) > MAX_LABELS:
@@ -169,7 +165,7 @@ def _is_filled(section: Section) -> bool:
 
 
 def _is_small(section: Section) -> bool:
-    """Whether half the width of a page is enough."""
+    """Return whether a section fits into half the width of a page."""
     if isinstance(section, Points):
         return True
     if isinstance(section, Table):
@@ -180,7 +176,7 @@ def _is_small(section: Section) -> bool:
 
 
 def _flat(prefix: str, branch: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings as `section.key`, however they are nested."""
+    """Yield nested settings as `section.key`."""
     for name, value in branch.items():
         if isinstance(value, Mapping):
             yield from _flat(f"{prefix}{name}.", value)

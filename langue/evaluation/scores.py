@@ -1,5 +1,5 @@
-"""Floor 5. What arrives: the content of a metrics.json. What leaves: its metrics as rows, which
-pages and terminals show alike.
+"""Converts the content of a metrics.json into rows of metrics, which HTML pages and terminals show
+alike.
 """
 
 from __future__ import annotations
@@ -15,44 +15,46 @@ from langue.statistics.metrics import OF_HUNDRED
 
 @dataclass(frozen=True)
 class Track:
-    """Where a metric lies on the scale that all share, in percent of its length."""
+    """The position of a metric on the scale that all metrics share, in percent of its length."""
 
     at: float
-    start: float | None  # of the interval
+    start: float | None  # start of the interval
     width: float
     baseline: float | None
 
 
 @dataclass(frozen=True)
 class Score:
-    """One metric in words."""
+    """One metric, formatted for display."""
 
     name: str
-    label: str | None  # of two labels, the one that it is of
+    label: str | None  # the label that the metric refers to, if there are two
     lower_is_better: bool
     is_primary: bool
     value: str
-    interval: tuple[str, ...]  # its ends, if there is one
+    interval: tuple[str, ...]  # both ends, or empty
     baseline: str
     track: Track | None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All metrics, and what they stand beside."""
+    """All metrics, with the name and time of the baseline and the scale that they share."""
 
     rows: list[Score]
     has_intervals: bool
-    baseline: str | None  # its name
+    baseline: str | None  # name of the baseline
     baseline_seconds: float
-    low: float  # where the shared scale begins; it ends at one
+    low: float  # the start of the shared scale, which ends at 1
     has_scale: bool
 
 
 def scores_of(
     summary: Mapping[str, Any], primary: str | None = None, repeated: Sequence[str] = ()
 ) -> Scores:
-    """The metrics of `summary` but for the `repeated` ones, each beside the baseline's."""
+    """Return the metrics of `summary` except the `repeated` ones, each beside that of
+    the baseline.
+    """
     baseline: Mapping[str, Any] = summary.get("baseline") or {}
     theirs: Mapping[str, float | None] = baseline.get("metrics") or {}
     intervals: Mapping[str, Sequence[float] | None] = summary["intervals"]
@@ -86,8 +88,8 @@ def _least(
     intervals: Mapping[str, Sequence[float] | None],
     theirs: Mapping[str, float | None],
 ) -> float:
-    """Where the scale shared by all metrics begins, so that near numbers can be told apart: a round
-    one below all.
+    """Return the start of the shared scale: a round number below all values, so that close values
+    can be distinguished.
     """
     least = math.inf
     for name, value in metrics.items():
@@ -102,7 +104,7 @@ def _least(
 
 
 def _of_one(name: str, value: float) -> float:
-    """The value on the scale that ends at one."""
+    """Convert the value to the scale that ends at 1."""
     return value / 100 if name in OF_HUNDRED else value
 
 
@@ -113,8 +115,8 @@ def _track(
     other: float | None,
     low: float,
 ) -> Track | None:
-    """A line from `low` to one with the model, its interval and the baseline on it; None of a
-    metric that has no place there.
+    """Return the positions of the model, its interval and the baseline on the scale from `low` to
+    1; None for a metric that does not fit on it.
     """
     numbers = [number for number in (value, other, *(interval or ())) if number is not None]
     if value is None or name in LOWER_IS_BETTER or _of_one(name, max(numbers)) > 1:

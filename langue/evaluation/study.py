@@ -1,5 +1,5 @@
-"""What arrives: the trials of a search. What leaves: study.png and report.html: how the best was
-found, and what mattered.
+"""Writes study.png and report.html for a hyperparameter search: how the best trial was found, and
+which settings mattered.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from langue.evaluation.judge import LOWER_IS_BETTER, verdict
 from langue.tasks.judgement import Cell, Section, Table
 from langue.wording import counted
 
-ACROSS = 3  # panels in a row
-SIZE = (4.2, 3.3)  # of a panel, in inches
+ACROSS = 3  # number of panels in a row
+SIZE = (4.2, 3.3)  # size of a panel in inches
 
 Row = Mapping[str, Any]
 
@@ -28,8 +28,8 @@ def write_study(
 ) -> None:
     """Write study.png and report.html.
 
-    result: the content of result.json. rows: a record a trial, as in trials.jsonl. space: the
-    search space, as it was written.
+    result: the content of result.json. rows: one record for each trial, as in trials.jsonl. space:
+    the search space as the user wrote it.
     """
     picture = _draw(result, rows, list(space))
     with files.atomic_file(folder / "study.png") as temporary:
@@ -54,7 +54,7 @@ def write_study(
 
 
 def sections_of_study(result: Mapping[str, Any], rows: Sequence[Row]) -> list[Section]:
-    """What mattered, and the trials from the best to the worst."""
+    """Return the importances of the settings, and the trials from best to worst."""
     made: list[Section] = []
     if result["importances"]:
         made.append(
@@ -72,8 +72,8 @@ def sections_of_study(result: Mapping[str, Any], rows: Sequence[Row]) -> list[Se
 
 
 def trials_table(result: Mapping[str, Any], rows: Sequence[Row], most: int | None = None) -> Table:
-    """The trials from the best to the worst, then those that were pruned or failed. most: so many
-    of them.
+    """Return the trials from best to worst, followed by pruned and failed ones; `most` limits their
+    number.
     """
     lower = result["metric"] in LOWER_IS_BETTER
     names = list(result["best"]["settings"])
@@ -95,7 +95,7 @@ def trials_table(result: Mapping[str, Any], rows: Sequence[Row], most: int | Non
 
 
 def _by_number(written: str) -> tuple[float, str]:
-    """The order of choices: numbers by their size, before them all other words."""
+    """Return the sort key of a choice: numbers by value, after all non-numeric choices."""
     try:
         return float(written), written
     except ValueError:
@@ -110,7 +110,9 @@ def _cell(value: Any) -> Cell:
 
 
 def _draw(result: Mapping[str, Any], rows: Sequence[Row], names: list[str]) -> bytes:
-    """A PNG file: the trials in their order, what mattered, and the result by each setting."""
+    """Return a PNG file with the history of the trials, the importances, and the result by each
+    setting.
+    """
     panels = 2 + len(names)
     deep = -(-panels // ACROSS)
     figure = new_figure(SIZE[0] * ACROSS, SIZE[1] * deep, 150)
@@ -171,7 +173,7 @@ def _importances(axes: Any, found: Mapping[str, float] | None) -> None:
 
 
 def _by_setting(axes: Any, result: Mapping[str, Any], rows: Sequence[Row], name: str) -> None:
-    """The result of each complete trial over what it had this setting at."""
+    """Plot the result of each complete trial against its value of a setting."""
     _dress(axes, name)
     values = [row["settings"][name] for row in rows]
     results = [row["value"] for row in rows]

@@ -1,8 +1,8 @@
-"""What arrives: a task file in the layout of `lm-evaluation-harness`, YAML or JSON. What leaves: a
-`TaskFile`, or one line that says what is wrong with it.
+"""Reads a task file in the format of `lm-evaluation-harness` (YAML or JSON) as a `TaskFile`, or
+reports in one line what is wrong with it.
 
-The file may be anybody's: it is read without building objects, its templates run in a sandbox, and
-`!function`, which names Python code, is refused.
+The file is untrusted: it is parsed without constructing objects, its templates run in a sandbox,
+and `!function`, which refers to Python code, is rejected.
 """
 
 import difflib
@@ -15,8 +15,8 @@ from typing import Any
 from langue.errors import DataError
 from langue.files import unreadable
 
-MOST = 1_000_000  # bytes of a task file
-INCLUDES = 10  # files that include another, one after the other
+MOST = 1_000_000  # maximum size of a task file in bytes
+INCLUDES = 10  # maximum length of a chain of includes
 OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 METRICS = {
     "multiple_choice": (
@@ -27,7 +27,7 @@ METRICS = {
     "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
     "generate_until": ("exact_match", "bleu", "chrf"),
 }
-USUAL_METRICS = METRICS | {  # where none are named
+USUAL_METRICS = METRICS | {  # if the file names none
     "multiple_choice": ("acc", "acc_norm"),
     "generate_until": ("exact_match",),
 }
@@ -43,16 +43,16 @@ AGGREGATIONS = {
     "bleu": "bleu",
     "chrf": "chrf",
 }
-# of a metric, what decides nothing of one task's numbers
+# keys of a metric that do not affect the numbers of a single task
 SILENT_IN_METRICS = ("metric", "aggregation", "higher_is_better", "hf_evaluate", "weight_by_size")
 SAMPLERS = ("default", "first_n")
-# what says something about a task and changes none of its numbers
+# keys that describe a task and do not affect its numbers
 _SILENT = (
     "tag group group_alias task_alias metadata should_decontaminate unsafe_code"
     " doc_to_decontamination_query"
 )
 SILENT = set(_SILENT.split())
-# what is code, or of other data than text
+# keys that contain code, or refer to data other than text
 REFUSED = {
     **dict.fromkeys(
         ("custom_dataset", "process_docs", "process_results", "class"), "it is Python code"
@@ -121,14 +121,15 @@ OF_FEWSHOT: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class FewShot:
-    """How examples are shown before the question; what is not given is as for the question."""
+    """The format of the few-shot examples; defaults are those of the question itself."""
 
     doc_to_text: str | int
     doc_to_target: Any
-    doc_to_choice: Any = None  # as for the question the answer then stands by itself
+    # None: doc_to_target gives the text of the answer itself
+    doc_to_choice: Any = None
     gen_prefix: str | None = None
     target_delimiter: str = " "
-    delimiter: str = "\n\n"  # after an example
+    delimiter: str = "\n\n"  # after each example
     sampler: str = "default"
     split: str | None = None
     samples: list[dict[str, Any]] | None = None
@@ -144,7 +145,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Filters:
-    """Steps that an answer goes through before it is compared."""
+    """The steps that process an answer before it is compared."""
 
     name: str
     steps: list[dict[str, Any]]
@@ -152,7 +153,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class TaskFile:
-    """What is asked of a model, and how answers are scored; names as in the file."""
+    """The requests to a model and the scoring of its answers; the names are those of the file."""
 
     file: str
     task: str
@@ -175,11 +176,11 @@ class TaskFile:
     training_split: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
-    silent: list[str] = field(default_factory=list)  # keys that were read and change nothing
+    silent: list[str] = field(default_factory=list)  # accepted keys that have no effect
 
 
 def read_task_file(path: str | Path) -> TaskFile:
-    """DataError where it is no task file, or asks for what is not done here."""
+    """Read a task file; raise DataError if it is invalid or uses an unsupported feature."""
     file = Path(path)
     where = str(path)
     content = _included(file, INCLUDES)
@@ -227,8 +228,8 @@ def read_task_file(path: str | Path) -> TaskFile:
 
 
 def _included(file: Path, left: int) -> dict[str, Any]:
-    """The keys of a file, over those of the file that it includes; keys that are null are not
-    there.
+    """Return the keys of a file merged over those of the file it includes; keys that are null are
+    dropped.
     """
     content = _parsed(file)
     base = content.pop("include", None)
@@ -276,7 +277,7 @@ def _yaml(text: str, where: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Plain values; what a tag would build is refused."""
+        """Loads plain values; tags that would construct objects are rejected."""
 
     def refuse(loader: Any, suffix: str, node: Any) -> None:
         line = node.start_mark.line + 1

@@ -1,5 +1,5 @@
-"""What arrives: the rows of a task file. What leaves: the texts that a model is asked with, and
-what is right, character for character those of `lm-evaluation-harness`.
+"""Renders the prompts and gold answers of a task file's rows, identical character for character to
+those of `lm-evaluation-harness`.
 """
 
 import ast
@@ -14,12 +14,12 @@ from langue.errors import DataError
 from langue.evaluation.task_file import TaskFile
 from langue.text.sandbox import TooLong, sandbox, written
 
-SEED = 1234  # of the few-shot examples, as in the reference
+SEED = 1234  # seed of the few-shot examples, as in the reference
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row, and where it stands."""
+    """A row, and its location for error messages."""
 
     values: Mapping[str, Any]
     where: str
@@ -27,10 +27,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Question:
-    """What one row asks: requests of one output type, and what is right.
+    """The requests for one row, of one output type, and its gold answer.
 
-    requests: (context, continuation) of each choice, or, of what is read as a whole or written, the
-    text alone. without_context: how each choice stands by itself, where that is asked for.
+    requests: (context, continuation) of each choice; for whole texts and for generation, the text
+    alone with an empty other part. without_context: the unconditional request for each choice, if
+    those are needed.
     """
 
     requests: list[tuple[str, str]]
@@ -41,10 +42,10 @@ class Question:
 
 
 class Prompts:
-    """Writes the questions of a task."""
+    """Renders the questions of a task."""
 
     def __init__(self, task: TaskFile, columns: Sequence[str]) -> None:
-        """columns: of the rows; a name among them is no template."""
+        """columns: those of the rows; a string that equals a column's name is not a template."""
         self.task = task
         self.columns = frozenset(columns)
         self._compiled: dict[str, Any] = {}
@@ -69,7 +70,7 @@ class Prompts:
             return written(self._compiled[template], row.values)
         except TooLong as error:
             raise DataError(f"the template {error.what}", where=where) from None
-        # a template is code of others: whatever it raises is its own trouble
+        # a template is third-party code: any exception it raises is an error of the template
         except Exception as error:
             said = " ".join(str(error).split())[:200] or type(error).__name__
             there = ", ".join(sorted(map(str, row.values)))
@@ -80,7 +81,7 @@ class Prompts:
             ) from error
 
     def _value(self, given: Any, key: str, row: Row) -> Any:
-        """A column's value, or what a template writes."""
+        """Return the value of a column, or the rendered template."""
         if not isinstance(given, str):
             return given
         if given not in self.columns:
@@ -94,7 +95,9 @@ class Prompts:
         return row.values[given]
 
     def text(self, row: Row, given: str | int | None = None) -> str | int:
-        """The question; a number where it is the choices that differ in it."""
+        """Return the question, or the index of the right choice if each choice has a question of
+        its own.
+        """
         found = self._value(self.task.doc_to_text if given is None else given, "doc_to_text", row)
         if isinstance(found, str) and found.isdigit() and self.task.doc_to_choice is not None:
             return int(found)
@@ -103,7 +106,7 @@ class Prompts:
         raise _not("doc_to_text", found, "a text", row)
 
     def target(self, row: Row, given: Any = None) -> Any:
-        """What is right: a text, the number of a choice, or a list of either."""
+        """Return the gold answer: a text, the index of a choice, or a list of either."""
         given = self.task.doc_to_target if given is None else given
         found = self._value(given, "doc_to_target", row)
         written_out = isinstance(given, str) and given not in self.columns
@@ -132,8 +135,10 @@ class Prompts:
         return None if given is None else str(self._value(given, "gen_prefix", row))
 
     def context(self, row: Row, shots: Sequence[Row]) -> str | list[str]:
-        """All that stands before the answer: a description, examples with their answers, the
-        question. A list where each choice has a question of its own.
+        """Return everything before the answer: description, few-shot examples with answers, and
+        question.
+
+        Returns a list if each choice has its own question.
         """
         task = self.task
         before = self._value(task.description, "description", row) if task.description else ""
@@ -147,7 +152,7 @@ class Prompts:
         return "".join([*parts, _turn(str(question), prefix, task.target_delimiter)])
 
     def _example(self, row: Row) -> str:
-        """A question with its answer."""
+        """Return a question with its answer."""
         own = self.task.fewshot
         question = self.text(row, own.doc_to_text)
         answer = self.target(row, own.doc_to_target)
@@ -171,7 +176,9 @@ class Prompts:
         return question + own.target_delimiter + answer + own.delimiter
 
     def question(self, row: Row, shots: Sequence[Row], unconditional: bool = False) -> Question:
-        """What a row asks. unconditional: also how likely each choice is by itself."""
+        """Return the question of a row; unconditional: also with the requests for each choice
+        alone.
+        """
         task = self.task
         kind = task.output_type
         gold = self.target(row)
@@ -203,7 +210,7 @@ class Prompts:
 
 
 def _turn(question: str, prefix: str | None, delimiter: str) -> str:
-    """The question, and what the answer is to begin with."""
+    """Return the question, followed by the prefix of the answer."""
     if not prefix:
         return question
     apart = question != "" and not (question[-1].isspace() or prefix[0].isspace())
@@ -211,7 +218,7 @@ def _turn(question: str, prefix: str | None, delimiter: str) -> str:
 
 
 def _literal(text: str) -> Any:
-    """The list that a text writes out; None where it is none."""
+    """Return the Python literal in a text, such as a list; None if it is not one."""
     try:
         found = ast.literal_eval(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -246,14 +253,16 @@ def _not(key: str, found: Any, kind: str, row: Row) -> DataError:
 
 
 class Shots:
-    """Draws the examples that are shown before a question, as the reference does: anew for each
-    question, by one generator.
+    """Draws the few-shot examples of each question in the same way as the reference: anew for each
+    question, from one random generator.
     """
 
     def __init__(
         self, task: TaskFile, pool: Sequence[Row], count: int, same: bool, seed: int = SEED
     ) -> None:
-        """same: the questions are of the pool, so that a question itself is not shown."""
+        """same: whether the questions are from the pool, so that a question must not be its own
+        example.
+        """
         self.count = count
         self.same = same
         self.first = task.fewshot.sampler == "first_n"
@@ -285,7 +294,7 @@ class Shots:
             found = _others(self.random.sample(self.pool, self.count + 1), row)[: self.count]
         else:
             found = self.random.sample(self.pool, self.count)
-        if len(found) < self.count:  # rows that are the same as the question
+        if len(found) < self.count:  # there are rows equal to the question
             left = _others(self.pool, row)
             if len(left) < self.count:
                 raise DataError(

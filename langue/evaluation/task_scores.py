@@ -1,5 +1,5 @@
-"""What arrives: the log-likelihoods of a task file's answers, or what a model wrote. What leaves:
-the scores of each row, and the metrics of all rows with standard errors and intervals.
+"""Scores of each row of a task file, from log-likelihoods or generated answers, and the metrics of
+all rows with standard errors and intervals.
 """
 
 import math
@@ -16,7 +16,7 @@ from langue.evaluation.task_prompts import Question
 from langue.statistics.metrics import number
 
 RESAMPLES = 1000
-MISSING = -100  # the index of a right answer that is none of the choices
+MISSING = -100  # the index of a gold answer that is not among the choices
 Values = dict[str, Any]
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -29,10 +29,11 @@ def of_choices(
     greedy: Sequence[bool],
     unconditional: Sequence[float] = (),
 ) -> Values:
-    """The scores of a multiple-choice row, by every metric.
+    """Return the scores of a multiple-choice row by every metric.
 
-    Of equally likely choices the first is the model's answer. acc_norm divides log-likelihoods by
-    characters, acc_bytes by bytes of UTF-8; acc_mutual_info subtracts that of each choice alone.
+    The answer of the model is the likeliest choice, the first in case of a tie. acc_norm divides
+    log-likelihoods by the number of characters, acc_bytes by that of UTF-8 bytes; acc_mutual_info
+    subtracts the log-likelihood of each choice without context.
     """
     assert question.choices is not None
     found = np.asarray(logprobs, np.float64)
@@ -67,13 +68,13 @@ def _best(scores: Floats) -> int:
 
 def _per_unit(logprobs: Floats, sizes: Sequence[int]) -> Floats:
     units = np.asarray(sizes, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice
+    with np.errstate(divide="ignore", invalid="ignore"):  # for an empty choice
         found: Floats = logprobs / units
     return found
 
 
 def _gold(question: Question) -> int | list[int]:
-    """The index of the right choice, or those of several."""
+    """Return the index of the gold choice, or a list of them if there are several."""
     choices = question.choices or []
     gold = question.gold
     if isinstance(gold, list):
@@ -84,7 +85,7 @@ def _gold(question: Question) -> int | list[int]:
 def _choice_index(gold: Any, choices: Sequence[str]) -> int:
     if isinstance(gold, str) and gold in choices:
         return choices.index(gold)
-    if isinstance(gold, str) and gold.isdecimal():  # as a text table holds it
+    if isinstance(gold, str) and gold.isdecimal():  # from a table in which all values are text
         gold = int(gold)
     is_index = isinstance(gold, int | np.integer) and 0 <= gold < len(choices)
     return int(gold) if is_index else MISSING
@@ -95,7 +96,9 @@ def of_continuation(logprob: float, greedy: bool) -> Values:
 
 
 def of_whole(text: str, logprob: float) -> Values:
-    """A text's log-likelihood with its number of words, separated by blanks, and of bytes."""
+    """Return the log-likelihood of a text with its number of words, separated by whitespace, or of
+    bytes.
+    """
     words = re.split(r"\s+", text)
     size = len(text.encode())
     return {
@@ -106,8 +109,8 @@ def of_whole(text: str, logprob: float) -> Values:
 
 
 def of_written(metric: Metric, answer: Any, gold: Any) -> Any:
-    """Whether a written answer equals one of the right answers; for a metric of all rows together,
-    the answer and the right ones.
+    """Return whether a generated answer equals one of the gold answers; for a corpus-level metric,
+    return the answer and the gold answers.
     """
     golds = gold if isinstance(gold, list) else [gold]
     right = [str(each) for each in golds]
@@ -119,14 +122,14 @@ def of_written(metric: Metric, answer: Any, gold: Any) -> Any:
 
 
 def has_no_gold(values: Values) -> bool:
-    """Whether the row's right answer is none of its choices."""
+    """Return whether the gold answer of the row is not among its choices."""
     gold = values.get("gold")
     return MISSING in gold if isinstance(gold, list) else gold == MISSING
 
 
 # --- metrics of all rows ---
 
-# How often each row counts in each of R samples, (n, R) -> the metric of each sample, (R,).
+# Maps the weights of n rows in each of R samples, (n, R), to the metric of each sample, (R,).
 Weighted = Callable[[Floats], Floats]
 Score = Callable[[Array, Array, Floats], float]
 
@@ -134,9 +137,10 @@ Score = Callable[[Array, Array, Floats], float]
 def summarise(
     task: TaskFile, rows: Sequence[Values], names: Mapping[str, Metric]
 ) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, Interval]]:
-    """Metrics by the name that they are shown under, their standard errors, and 95% intervals.
+    """Return the metrics by display name, their standard errors, and 95% intervals.
 
-    The errors of means are those of the sample, others those of a bootstrap over rows.
+    The standard errors of means come from the sample standard deviation, those of other metrics
+    from a bootstrap over rows.
     """
     metrics: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
@@ -156,7 +160,7 @@ def summarise(
 
 
 def _aggregation(name: str, items: Sequence[Any]) -> Weighted:
-    """The function that gives a metric of each sample; infinity where it overflows."""
+    """Return the function that computes a metric of each sample; infinity on overflow."""
     if name == "mean":
         return _mean(items)
     if name == "perplexity":
@@ -187,12 +191,12 @@ def _mean(items: Sequence[float]) -> Weighted:
 
 
 def _ratio(items: Sequence[tuple[float, int]]) -> Weighted:
-    """The sum of log-likelihoods divided by the sum of sizes."""
+    """Return the sum of log-likelihoods divided by the sum of sizes."""
     logprobs, sizes = np.asarray(items, np.float64).T  # (n,) each
 
     def ratio(weights: Floats) -> Floats:
         total = sizes @ weights
-        with np.errstate(divide="ignore", invalid="ignore"):  # all texts are empty
+        with np.errstate(divide="ignore", invalid="ignore"):  # if all texts are empty
             found: Floats = logprobs @ weights / total
         return found
 
@@ -209,7 +213,7 @@ def _translation(name: str, items: Sequence[tuple[str, list[str]]]) -> Weighted:
 
 
 def _of_labels(score: Score, items: Sequence[tuple[Any, Any]]) -> Weighted:
-    """A metric of right and chosen labels, computed for one sample at a time."""
+    """Return a metric of gold and predicted labels, computed for one sample at a time."""
     golds = np.asarray([gold for gold, _ in items])
     answers = np.asarray([answer for _, answer in items])
 
@@ -225,7 +229,9 @@ def _exp(values: Floats) -> Floats:
 
 
 def _distance(gold: Any, probabilities: Floats) -> float:
-    """The Brier score of one row: the squared distance to certainty in the right answer."""
+    """Return the Brier score of one row: the squared distance to a probability of 1 for the gold
+    choice.
+    """
     right = np.zeros(len(probabilities))
     if gold != MISSING:
         right[gold] = 1.0
@@ -234,7 +240,7 @@ def _distance(gold: Any, probabilities: Floats) -> float:
 
 
 def _f1(golds: Array, answers: Array, weights: Floats) -> float:
-    """F1 of choice 1."""
+    """Return the F1 of choice 1."""
     is_gold = golds == 1
     is_answer = answers == 1
     both = weights[is_gold & is_answer].sum()
@@ -249,8 +255,8 @@ def _mcc(golds: Array, answers: Array, weights: Floats) -> float:
 
 
 def _of_mean(values: Floats) -> tuple[float | None, Interval]:
-    """The standard error of a mean and its 95% interval: exact where every value is 0 or 1
-    (Clopper and Pearson 1934).
+    """Return the standard error of a mean and its 95% interval, which is exact if every value is 0
+    or 1 (Clopper and Pearson 1934).
     """
     from langue.statistics.intervals import clopper_pearson
 
@@ -268,7 +274,7 @@ def _of_mean(values: Floats) -> tuple[float | None, Interval]:
 
 
 def _bootstrap(aggregate: Weighted, n: int) -> tuple[float | None, Interval]:
-    """The standard deviation of a metric over resampled rows, and its middle 95%."""
+    """Return the standard deviation of a metric over resampled rows, and its central 95%."""
     from langue.statistics.intervals import chunks, drawn
 
     if n < 2:
@@ -290,7 +296,7 @@ def _bootstrap(aggregate: Weighted, n: int) -> tuple[float | None, Interval]:
 
 
 def shown_names(task: TaskFile) -> dict[str, Metric]:
-    """Each metric by the name that it is shown under: with several filters, `METRIC,FILTER`."""
+    """Return each metric by its display name: with several filters, `METRIC,FILTER`."""
     filters = [None] if task.filters is None else [each.name for each in task.filters]
     found = {}
     for metric in task.metrics:

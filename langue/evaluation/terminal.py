@@ -1,5 +1,5 @@
-"""What arrives: sections of a report. What leaves: them printed for people, texts and labels
-without what would steer a terminal.
+"""Prints sections of a report to a terminal; characters in texts and labels that could control the
+terminal are replaced.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from langue.evaluation.cells import bars, format_cell, number_columns, visible
 from langue.evaluation.highlights import SIGNS, excerpt
 from langue.tasks.judgement import Cell, Examples, Matrix, Passage, Section, Table
 
-MOST_ROWS = 12  # of a table
-MOST_LABELS = 10  # of a matrix; beyond, its largest counts are listed
-FEW_LABELS = 4  # more of them get numbers over a matrix
+MOST_ROWS = 12  # maximum number of rows of a table
+MOST_LABELS = 10  # of a matrix; for a larger one, its largest counts are listed
+FEW_LABELS = 4  # with more labels, the columns of a matrix are numbered
 MOST_EXAMPLES = 3
-PASSAGE = 200  # characters of a text
+PASSAGE = 200  # maximum length of a text
 LABEL = 40
-BAR = 30  # blocks of a full one
+BAR = 30  # width of a full bar in blocks
 STYLES = {
     "plain": "cyan",
     "right": "green",
@@ -29,7 +29,7 @@ STYLES = {
 
 
 def print_sections(console: Console, sections: Sequence[Section]) -> None:
-    """Tables, matrices and examples; points are for pages."""
+    """Print tables, matrices and examples; plots of points appear on HTML pages only."""
     for section in sections:
         if isinstance(section, Matrix) and max(len(section.rows), 1) > MOST_LABELS:
             section = section.largest(MOST_ROWS)
@@ -42,7 +42,7 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
 
 
 def print_table(console: Console, section: Table) -> None:
-    """A plain table, its bars in a column of their own."""
+    """Print a table; bars are in a separate column."""
     grid = _grid(section.title)
     numbers = number_columns(section.rows, len(section.columns))
     for name, number in zip(section.columns, numbers, strict=True):
@@ -63,7 +63,9 @@ def print_table(console: Console, section: Table) -> None:
 
 
 def _print_matrix(console: Console, section: Matrix) -> None:
-    """A matrix whose columns, where they are many, have numbers that the rows' labels explain."""
+    """Print a matrix; if it has many columns, they are numbered, and the row labels explain the
+    numbers.
+    """
     few = len(section.columns) <= FEW_LABELS or not section.is_square
     numbers = [str(1 + index) for index in range(len(section.columns))]
     rows = list(section.rows)
@@ -83,7 +85,9 @@ def _print_matrix(console: Console, section: Matrix) -> None:
 
 
 def _heat(section: Matrix, row: int, column: int) -> str:
-    """The style of a count: green where it is right, red where it is a large share of its row."""
+    """Return the style of a count: green on the diagonal, bold red if it is a large share of its
+    row.
+    """
     count = section.counts[row][column]
     if not count:
         return "dim"
@@ -110,7 +114,7 @@ def _print_examples(console: Console, section: Examples) -> None:
 
 
 def _passage(passage: Passage) -> Text:
-    """A text in one paragraph, its highlights in colours and, where they end, named."""
+    """Return a text as one paragraph with coloured highlights, each labelled where it ends."""
     shown = excerpt(passage, PASSAGE)
     line = Text("… " if shown.before else "")
     for segment in shown.segments:

@@ -1,6 +1,4 @@
-"""Floor 5. What arrives: the facts of a text. What leaves: the sections that show them, and a page
-of these.
-"""
+"""Report sections that show the facts about a text corpus, and a page of these."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ LENGTHS = ("shortest", "median", "mean", "p90", "p99", "longest")
 
 
 def write(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a page about a text, whole without a network."""
+    """Write a self-contained page about a text corpus."""
     page = report.Page(
         title=facts["name"],
         facts=sizes(facts),
@@ -27,7 +25,7 @@ def write(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def sizes(facts: Mapping[str, Any]) -> list[str]:
-    """How large the text is, and in what language, in a few words each."""
+    """Return the size of the text and its language, in a few words each."""
     found = []
     for name in ("documents", "tokens", "characters"):
         if facts.get(name) is not None:
@@ -37,7 +35,7 @@ def sizes(facts: Mapping[str, Any]) -> list[str]:
 
 
 def tables(facts: Mapping[str, Any]) -> list[Section]:
-    """What there is in numbers."""
+    """Return the sections with numbers."""
     found: list[Section] = []
     if facts.get("splits"):
         found.append(_splits(facts["splits"]))
@@ -51,7 +49,7 @@ def tables(facts: Mapping[str, Any]) -> list[Section]:
 
 
 def examples(facts: Mapping[str, Any]) -> list[Examples]:
-    """Some of its documents, or their beginnings."""
+    """Return some of the documents, or their beginnings."""
     drawn = [{"text": text} for text in facts["samples"]]
     return [
         _examples("Documents drawn at random", drawn),

@@ -1,1 +1,1 @@
-"""What a training will take: memory, time, the number of tokens."""
+"""Plans a training run: memory, time, the number of tokens."""

@@ -1,10 +1,10 @@
-"""What arrives: a model, devices and a batch. What leaves: the best way to spread it that fits, and
-what it costs.
+"""Chooses how to distribute a model and its batches over devices, and estimates the loss of
+utilisation.
 
-Of the layouts that fit, the one that loses least, and of equals the simplest: data parallel where a
-device holds everything, else FSDP; tensor parallel within a node where the batch has too few
-sequences for so many replicas, or it saves recomputing; pipeline stages only where nothing else
-fits.
+Among the layouts that fit, the one with the least loss is chosen, and the simplest among equals:
+data parallel if a device can hold everything, otherwise FSDP; tensor parallel within a node if the
+batch has too few sequences for so many replicas, or if it avoids recomputation; pipeline stages
+only if nothing else fits.
 """
 
 import math
@@ -16,19 +16,24 @@ from langue.hardware import Hardware
 from langue.model.config import ModelConfig
 from langue.planning.memory import Layout, Memory, Sizes, memory
 
-USABLE = 0.9  # of a device's memory: the rest is the driver's, and lost between blocks
-MOST_TOKENS = 65_536  # that a device computes at once: more makes its products no faster
-# of the utilisation is left for each doubling of the nodes, and of tensor parallel devices
+# usable fraction of a device's memory: the rest is used by the driver, or lost to fragmentation
+USABLE = 0.9
+# maximum number of tokens that a device computes at once: more do not make matrix products faster
+MOST_TOKENS = 65_536
+# remaining utilisation for each doubling of the number of nodes, and of tensor parallel devices
 PER_DOUBLING = 0.98
-RECOMPUTED = 0.75  # 6 N of the 8 N operations a token are counted
-CHUNKS = 4  # a stage's layers are interleaved in so many parts
+RECOMPUTED = 0.75  # 6 N of the 8 N operations per token count towards utilisation
+CHUNKS = 4  # number of interleaved chunks of layers per pipeline stage
 MOST_DEVICES = 1 << 17
 
 
 def choose(
     config: ModelConfig, sizes: Sizes, hardware: Hardware, devices: int, length: int, batch: int
 ) -> tuple[Layout, Memory]:
-    """SettingsError where nothing fits, with what would."""
+    """Choose the layout with the best utilisation, and return it with its memory.
+
+    Raises SettingsError if nothing fits, with a suggestion of what would.
+    """
     found = _first(config, sizes, hardware, devices, length, batch)
     if found is not None:
         return found
@@ -60,7 +65,7 @@ def _first(
         if best is not None and layout.pipeline > 1:
             break
         most = min(batch // (layout.data * length), max(1, MOST_TOKENS // length))
-        if layout.pipeline > 1:  # many small batches keep all stages at work
+        if layout.pipeline > 1:  # many small batches keep all stages busy
             most = min(most, max(1, batch // (layout.data * length * 4 * layout.pipeline)))
         while most >= 1:
             tried = replace(layout, sequences=most)
@@ -97,11 +102,12 @@ def _layouts(config: ModelConfig, hardware: Hardware, devices: int) -> Iterator[
 def utilisation(
     stated: float, layout: Layout, hardware: Hardware, config: ModelConfig, batches: float
 ) -> float:
-    """What is left of the utilisation of one node: less for each doubling, for recomputing, for
-    stages that wait.
+    """Return the utilisation that remains of that of one node, after the losses by more nodes, by
+    recomputation, and by waiting pipeline stages.
 
-    batches: that a replica computes in a step. A pipeline of p stages with v chunks a stage stands
-    still for (p - 1) / (v m) of its work (Narayanan et al. 2021, arXiv:2104.04473, section 2.2).
+    batches: the number that a replica computes in a step. A pipeline of p stages with v chunks per
+    stage is idle for (p - 1) / (v m) of its work with m batches (Narayanan et al. 2021,
+    arXiv:2104.04473, section 2.2).
     """
     nodes = max(1.0, layout.devices / hardware.node)
     left: float = stated * PER_DOUBLING ** (math.log2(nodes) + math.log2(layout.tensor))

@@ -1,6 +1,4 @@
-"""What arrives: a model's config. What leaves: how fast this machine trains it, and how fast it
-multiplies, timed.
-"""
+"""Measures how fast this machine trains a model, and how fast it multiplies matrices."""
 
 import statistics
 import time
@@ -18,16 +16,17 @@ from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel, init_weights
 from langue.runtime import device, precision
 
-# What is timed at most: parameters, tokens of a step.
+# Limits of what is timed: (parameters, tokens of a step).
 SMALL = {"cpu": (5_000_000, 1024), "cuda": (500_000_000, 16_384)}
-VOCABULARY = 8192  # of the small version: its output matrix should not be most of it
+VOCABULARY = 8192  # of the scaled-down model: its output matrix should not dominate it
 STEPS = 3
 
 
 def flops_per_token(config: ModelConfig, length: int) -> float:
-    """Operations of forward and backward: three times those of the matrix products forward,
-    attention and logits too (the convention of PaLM, Chowdhery et al. 2022, arXiv:2204.02311,
-    appendix B).
+    """Return the operations per token of forward and backward pass.
+
+    They are three times those of the matrix products in the forward pass, including attention and
+    logits (the convention of PaLM, Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
     """
     vocabulary = config.decoder_vocab_size or config.vocab_size
     return 3 * (
@@ -37,8 +36,10 @@ def flops_per_token(config: ModelConfig, length: int) -> float:
 
 
 def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> dict[str, Any]:
-    """Train a version of the model that is small enough for a few steps on random tokens. peak: of
-    this machine, in FLOP/s; else it is measured.
+    """Train a scaled-down version of the model for a few steps on random tokens, and return its
+    speed.
+
+    peak: of this machine, in FLOP/s; None: it is measured.
     """
     if config.decoder_layers:
         raise SettingsError(
@@ -54,7 +55,8 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
         narrow = replace(
             config, vocab_size=min(config.vocab_size, VOCABULARY), max_length=max(length, 2)
         )
-        # what has a value for each layer or rate would not fit a smaller model, and takes no time
+        # lists with a value for each layer or frequency would not fit a smaller model, and take no
+        # time
         plain = replace(
             narrow,
             windows=(),
@@ -78,7 +80,7 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
             torch.cuda.synchronize(place)
         seconds.append(time.perf_counter() - began)
         model.zero_grad(set_to_none=True)
-    rate = sequences * length / statistics.median(seconds[1:])  # the first step warms up
+    rate = sequences * length / statistics.median(seconds[1:])  # the first step is a warm-up
     peak = peak or matmul_rate(dtype)
     return {
         "parameters": count(small),

@@ -1,3 +1,3 @@
-"""What tasks judge with, without knowing of tasks: metrics of weighted examples, intervals, paired
-tests, and the bag of words that models are compared with.
+"""Statistics for evaluation, independent of tasks: metrics of weighted examples, intervals, paired
+tests, and the bag-of-words baseline.
 """

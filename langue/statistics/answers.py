@@ -1,10 +1,9 @@
-"""What arrives: the answers that are true of a question and the one that was given. What leaves:
-how well it matches, as the scripts of SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) and of CMRC
-2018 (Cui et al. 2019) score it.
+"""Scores of extractive question answering, as computed by the scripts of SQuAD 1.1 and 2.0
+(Rajpurkar et al. 2016, 2018) and of CMRC 2018 (Cui et al. 2019).
 
-SQuAD compares words without case, punctuation and articles, and F1 is of the words that two answers
-share. CMRC compares Chinese characters and the words between them without punctuation, and F1 is of
-the longest run that two answers share. Both take the best over the true answers.
+SQuAD compares words without case, punctuation and articles; its F1 counts the words that both
+answers share. CMRC compares Chinese characters, and the words between them, without punctuation;
+its F1 uses the longest common run of segments. Both take the maximum over the gold answers.
 """
 
 import re
@@ -20,12 +19,13 @@ from langue.text.quality import script
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-# What CMRC's script leaves out. It also names an ellipsis of two characters, which no single
-# character equals, so that it leaves none out; and nothing of ASCII's brackets and full stops.
+# The punctuation that CMRC's script removes. The script also lists an ellipsis of two characters,
+# which never equals a single character, so that it is not removed; ASCII brackets and full stops
+# are not listed.
 _CHINESE_PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _HAN = "\u4e00-\u9fa5"
-# The text between characters is divided as the Penn Treebank is: these signs are words of their
-# own, commas and colons where no digit follows, and the ends of contractions.
+# The text between the characters is tokenized as in the Penn Treebank: these signs are separate
+# tokens, and so are commas and colons unless a digit follows, and the endings of contractions.
 _SIGN = r";@#$%&?!()\[\]{}<>\"—–‘"
 _PIECE = re.compile(rf"\.{{2,}}|--|[{_SIGN}]|[,:](?!\d)|(?:(?!\.{{2}})[^\s{_SIGN},:]|[,:](?=\d))+")
 _CONTRACTION = re.compile(r"(.*?[^'])(n't|'s|'m|'d|'ll|'re|'ve|')$")
@@ -35,18 +35,21 @@ _OPENING = re.compile(r"(?:^|(?<=[\s(\[{<]))\"+")
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each of N questions, whether the answer is a true one, and its F1 with the nearest."""
+    """Whether the answer to each of N questions is a gold answer, and its F1 with the
+    closest one.
+    """
 
     exact: NDArray[np.float64]  # (N,) 0 or 1
     f1: NDArray[np.float64]  # (N,)
 
 
 def score(true: Sequence[Sequence[str]], given: Sequence[str]) -> Scores:
-    """The scores of answers given (N,) to questions with these true ones; "": that there is none.
+    """Return the scores of the `given` answers (N,) to questions with the `true` answers; "" means
+    that there is no answer.
 
-    A question without true answers is one that cannot be answered. Where there is one, all are
-    scored by SQuAD 2.0's rules, else by 1.1's, which differ in answers without words. Answers in
-    scripts that write no spaces are scored as CMRC's.
+    A question without gold answers is unanswerable. If there is one, all questions are scored by
+    the rules of SQuAD 2.0, otherwise by those of 1.1, which differ for answers without words.
+    Answers in scripts without spaces are scored by the rules of CMRC.
     """
     whole = "".join(text for texts in true for text in texts)
     if script.mostly_unspaced(whole):
@@ -61,7 +64,9 @@ def score(true: Sequence[Sequence[str]], given: Sequence[str]) -> Scores:
 
 
 def normalised(text: str) -> str:
-    """A text as SQuAD compares it: lower case, no punctuation, no articles, single blanks."""
+    """Return a text in the form that SQuAD compares: lower case, no punctuation, no articles,
+    single spaces.
+    """
     lowered = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", lowered).split())
 
@@ -69,24 +74,25 @@ def normalised(text: str) -> str:
 def best_threshold(
     scores: NDArray[np.float64], odds: NDArray[np.float64], answerable: NDArray[np.bool_]
 ) -> float:
-    """The odds over which no answer is given where the mean score is best, which SQuAD 2.0's script
-    finds too; all arguments (N,).
+    """Return the odds above which no answer should be given, to maximise the mean score.
 
-    scores: of the answer to each question, were it given; odds: how much likelier it is that there
-    is none. A question that cannot be answered counts 1 where no answer is given. Of the thresholds
-    with the best mean the script takes the lowest; this is the one nearest to 0, midway between two
-    questions' odds unless it is 0.
+    All arguments have shape (N,). scores: the score of the answer to each question, if it were
+    given. odds: how much likelier it is that there is no answer. An unanswerable question scores 1
+    if no answer is given. The script of SQuAD 2.0 also searches for this threshold, and takes the
+    lowest of the optimal ones; this function returns the one closest to 0, midway between the odds
+    of two questions unless it is 0.
     """
     if not len(odds):
         return 0.0
     order = np.argsort(odds, kind="stable")
     ordered = odds[order]
-    gains = np.where(answerable, scores, -1.0)[order]  # of giving an answer after all
-    total = np.concatenate([[0.0], np.cumsum(gains)])  # where the first so many are answered
+    gains = np.where(answerable, scores, -1.0)[order]  # gain of giving the answer, over giving none
+    # gain if the first 0, 1, ... N questions are answered
+    total = np.concatenate([[0.0], np.cumsum(gains)])
     lower = np.concatenate([[ordered[0] - 2.0], ordered])
     upper = np.concatenate([ordered, [ordered[-1] + 2.0]])
     middle = np.where((lower <= 0) & (upper > 0), 0.0, (lower + upper) / 2)
-    total[lower == upper] = -np.inf  # questions of equal odds are answered together
+    total[lower == upper] = -np.inf  # no threshold can separate questions with equal odds
     best = np.flatnonzero(total >= total.max() - 1e-9)
     return float(middle[best[np.argmin(np.abs(middle[best]))]])
 
@@ -99,14 +105,14 @@ def _squad1(texts: Sequence[str], answer: str) -> tuple[float, float]:
 
 def _squad2(texts: Sequence[str], answer: str) -> tuple[float, float]:
     said = normalised(answer)
-    # an answer without words is none; a question without answers has none as its answer
+    # an answer without words means no answer, which is the right one for an unanswerable question
     true = [text for text in map(normalised, texts) if text] or [""]
     f1 = max(_shared_words(text, said) if text and said else float(text == said) for text in true)
     return float(said in true), f1
 
 
 def _shared_words(true: str, said: str) -> float:
-    """F1 of the words of two normalised texts."""
+    """Return the F1 of the words of two normalised texts."""
     words = true.split()
     own = said.split()
     shared = (Counter(words) & Counter(own)).total()
@@ -114,7 +120,10 @@ def _shared_words(true: str, said: str) -> float:
 
 
 class _Characters:
-    """CMRC's rules. characters: those that are words, as a class of a regular expression."""
+    """The rules of CMRC.
+
+    characters: those that are tokens by themselves, as a character class of a regular expression.
+    """
 
     def __init__(self, characters: str) -> None:
         self._run = re.compile(rf"[{characters}]|[^{characters}]+")
@@ -125,11 +134,11 @@ class _Characters:
         segments = self.segments(answer)
         exact = any(_bare(text) == said for text in texts)
         f1 = max(_shared_run(self.segments(text), segments) for text in texts)
-        # that there is no answer, which CMRC's data does not have
+        # the case of no answer, which does not occur in the data of CMRC
         return float(exact), 1.0 if not said and "" in texts else f1
 
     def segments(self, text: str) -> list[str]:
-        """Characters, and the words between them."""
+        """Return the characters, and the words between them."""
         found: list[str] = []
         for run in self._run.findall(_bare(text)):
             found += [run] if self._character.match(run) else _words(run)
@@ -141,7 +150,7 @@ def _bare(text: str) -> str:
 
 
 def _shared_run(true: list[str], said: list[str]) -> float:
-    """F1 of the longest run of segments that both have."""
+    """Return the F1 of the longest common run of segments."""
     longest = 0
     before = [0] * (len(said) + 1)
     for segment in true:
@@ -155,7 +164,7 @@ def _shared_run(true: list[str], said: list[str]) -> float:
 
 
 def _words(run: str) -> list[str]:
-    """The words of a text without characters that are words."""
+    """Tokenize a text that contains none of the characters that are tokens by themselves."""
     opened = _OPENING.sub(lambda marks: " `` " * len(marks[0]), run)
     divided = _FULL_STOP.sub(" . ", opened)
     found: list[str] = []

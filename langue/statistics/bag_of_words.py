@@ -1,10 +1,9 @@
-"""What arrives: the texts and targets of a model's training and test. What leaves: what a
-bag of words does.
+"""The bag-of-words baseline: linear models of the TF-IDF of n-grams.
 
-TF-IDF of n-grams with logistic regression (ridge regression for scores) is strong on topics and
-sentiment and takes seconds; a Transformer that does not beat it is not worth its price. The order
-of the n-grams and the strength of the regularisation are chosen on a fifth of the training set,
-never on the test set.
+TF-IDF with logistic regression (ridge regression for scores) is strong on topics and sentiment and
+takes seconds; a Transformer that does not beat it is not worth its cost. The order of the n-grams
+and the strength of the regularisation are chosen on a fifth of the training set, never on the test
+set.
 """
 
 from __future__ import annotations
@@ -24,19 +23,20 @@ from langue.errors import DataError
 from langue.statistics.ngrams import Ngrams
 from langue.text.quality.script import UNSPACED
 
-# inverse regularisation, scikit-learn's C; ridge takes its inverse times 40
+# inverse regularisation: C of scikit-learn; ridge regression uses alpha = 40 / C
 STRENGTHS = (4.0, 32.0)
 HELD_OUT = 0.2
-# of training text; beyond it a seeded part is used, and the name says so
+# maximum amount of training text; of a larger set a seeded random part is used, and the name of the
+# baseline says so
 MAX_CHARACTERS = 100_000_000
-BLOCK = 20_000  # test texts turned into features at once
+BLOCK = 20_000  # number of test texts converted to features at once
 ORDERS = {1: "unigram", 2: "bigram", 3: "trigram"}
 
 Array = npt.NDArray[Any]
 
 
-# of held-out targets and predictions: how good these are, higher being better, and what was settled
-# on them, such as a threshold
+# Maps held-out targets and predictions to their quality, higher being better, and to whatever was
+# tuned on them, such as a threshold.
 Quality = Callable[[Array, Array], tuple[float | None, Any]]
 
 
@@ -46,19 +46,19 @@ class Learner(Protocol):
     name: str
 
     def fit(self, rows: Any, targets: Array, strength: float) -> Any:
-        """The model of these rows. strength: inverse regularisation."""
+        """Return the model fitted to these rows; strength: inverse regularisation."""
 
     def predict(self, model: Any, rows: Any, targets: Array) -> Array:
-        """What the model says of rows; targets: those that it was fitted to."""
+        """Return the predictions for rows; targets: those the model was fitted to."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the bag of words predicts of the test texts."""
+    """The predictions of the bag-of-words baseline for the test texts."""
 
     name: str
     predictions: Array
-    settled: Any  # what the quality that it was chosen by has settled; None: nothing
+    settled: Any  # whatever the quality function tuned for the chosen model; None: nothing
     seconds: float
 
 
@@ -73,9 +73,9 @@ def answer(
     test_pairs: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Answers:
-    """Train on texts, or pairs of them, and predict of the test texts.
+    """Train on texts, or pairs of texts, and predict the test texts.
 
-    quality: what the order of the n-grams and the regularisation are chosen by.
+    quality: the criterion for choosing the order of the n-grams and the regularisation.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
@@ -103,7 +103,7 @@ def answer(
 
 
 class Ridge:
-    """Targets are numbers (N,), and so are predictions, within the range of the targets."""
+    """Ridge regression: targets are numbers (N,), and predictions are clipped to their range."""
 
     name = "ridge regression"
 
@@ -118,17 +118,19 @@ class Ridge:
 
 
 class Logistic:
-    """Targets are label ids (N,), predictions probabilities (N, C)."""
+    """Logistic regression: targets are label ids (N,), predictions are probabilities (N, C)."""
 
     name = "logistic regression"
 
     def __init__(self, n_labels: int, class_weight: str | None = None) -> None:
-        """class_weight: scikit-learn's."""
+        """class_weight: as in scikit-learn."""
         self.n_labels = n_labels
         self.class_weight = class_weight
 
     def fit(self, rows: Any, targets: Array, strength: float) -> Any:
-        """`None` where one label only leaves nothing to learn."""
+        """Return the fitted model, or `None` if there is only one label, so that there is nothing
+        to learn.
+        """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
@@ -149,8 +151,8 @@ class Logistic:
 
 
 class LogisticOfEach:
-    """Targets are zeros and ones (N, C), predictions probabilities (N, C): a model of each
-    label.
+    """One logistic regression for each label: targets are zeros and ones (N, C), predictions are
+    probabilities (N, C).
     """
 
     name = "logistic regression"
@@ -170,8 +172,8 @@ class LogisticOfEach:
 
 
 class Features:
-    """TF-IDF rows of texts; of pairs, both sides, what they share, what differs, and how much they
-    overlap.
+    """TF-IDF rows of texts; for pairs: those of both sides, their products and differences, and
+    measures of overlap.
     """
 
     def __init__(self, order: int, min_df: int) -> None:
@@ -179,8 +181,8 @@ class Features:
         self.idf: dict[int, Any] = {}
 
     def fit(self, columns: list[list[str]]) -> list[list[Any]]:
-        """Counts of each column of texts (one, or two for pairs): a list with one matrix an
-        order.
+        """Return the counts of each column of texts (one, or two for pairs): a list with one matrix
+        for each order.
         """
         both = self.ngrams.fit([text for column in columns for text in column])
         n = len(columns[0])
@@ -193,13 +195,13 @@ class Features:
         return [self.ngrams.transform(column) for column in columns]
 
     def matrix(self, counts: list[list[Any]], order: int) -> Any:
-        """The features (N, F) of n-grams up to `order`, weighted as the first call, training's,
-        found.
+        """Return the features (N, F) of n-grams up to `order`, with the document frequencies of the
+        first call, which is that of training.
         """
         from sklearn.feature_extraction.text import TfidfTransformer
 
         stacked = [sparse.hstack(matrices[:order], format="csr") for matrices in counts]
-        if not stacked[0].shape[1]:  # no n-gram at all: only the intercept is left to learn
+        if not stacked[0].shape[1]:  # no n-grams: only the intercept can be learnt
             return sparse.csr_matrix((stacked[0].shape[0], 1))
         if order not in self.idf:
             self.idf[order] = TfidfTransformer(sublinear_tf=True).fit(sparse.vstack(stacked))
@@ -214,8 +216,8 @@ class Features:
 
 
 def _overlap(weighted: list[Any], words: list[Any]) -> Any:
-    """(N, 6): cosine, Jaccard, the share of each side's words in the other, the ratio of lengths,
-    signed and not.
+    """Return (N, 6): cosine, Jaccard index, the share of each side's words in the other, and the
+    log ratio of lengths, signed and absolute.
     """
     shared, left, right = (
         np.asarray(counts.sum(axis=1)).ravel()
@@ -228,8 +230,8 @@ def _overlap(weighted: list[Any], words: list[Any]) -> Any:
 
 
 def _affordable(texts: Sequence[str], pairs: Sequence[str] | None, seed: int) -> Array:
-    """The rows to train on, in order: all, or as many as `MAX_CHARACTERS` allows, drawn at
-    random.
+    """Return the indices of the rows to train on, in order: all, or a random part within
+    `MAX_CHARACTERS`.
     """
     sizes = np.array([len(text) for text in texts])
     if pairs is not None:
@@ -253,8 +255,8 @@ def _choose(
     orders: tuple[int, ...],
     seed: int,
 ) -> tuple[int, float, Any]:
-    """The order and the strength that do best on a part of the training set held out for it, and
-    what was settled there.
+    """Return the order and strength that are best on a held-out part of the training set, and
+    whatever was tuned there.
     """
     shuffled = np.random.default_rng(seed).permutation(len(targets))
     n_held = int(HELD_OUT * len(targets))
@@ -262,7 +264,7 @@ def _choose(
     kept = np.sort(shuffled[n_held:])
     best = -np.inf
     choice: tuple[int, float, Any] = (orders[0], STRENGTHS[0], None)
-    if n_held < 10:  # too few to tell anything
+    if n_held < 10:  # too few for a meaningful comparison
         return choice
     for order in orders:
         rows = features.matrix(counts, order)

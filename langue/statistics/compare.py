@@ -1,19 +1,19 @@
-"""What arrives: the answers of a model and of its baseline to the same examples.
-What leaves: by how much the model is better, and whether that can be chance.
+"""Paired comparison of a model and its baseline on the same examples: by how much the model is
+better, and whether the difference may be due to chance.
 
-Two intervals, one for each system, cannot tell that: most examples are easy or hard for both, so
+Two intervals, one for each system, cannot show that: most examples are easy or hard for both, so
 that the difference varies much less, or much more, than the intervals suggest. Two paired methods
 can:
 
-- A randomisation test (Noreen 1989; Yeh 2000, arXiv:cs/0008005). If the systems were equal, which
-  of them gave which of the two answers to an example would be chance: the answers are exchanged at
-  random and the differences that arise are counted. Of a share of right answers this is McNemar's
-  test (1947), which is computed exactly.
-- A paired bootstrap (Efron and Tibshirani 1993): the difference over examples drawn anew. It also
-  holds for systems that are equal in the metric and differ in kind, where exchanged answers are no
-  fair picture.
+- A randomisation test (Noreen 1989; Yeh 2000, arXiv:cs/0008005). If the systems were equal, it
+  would be chance which of them gave which of the two answers to an example: the answers are
+  exchanged at random, and the resulting differences are counted. For a share of right answers,
+  this is McNemar's test (1947), which is computed exactly.
+- A paired bootstrap (Efron and Tibshirani 1993): the difference over resampled examples. It is
+  also valid for systems that are equal in the metric but differ in kind, for which exchanged
+  answers are not representative.
 
-A system is called better only where both methods say so, each at 5%.
+A system is called better only if both methods agree, each at the 5% level.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """The model's metric less the baseline's, over the same examples."""
+    """The difference of a metric, model minus baseline, over the same examples."""
 
     metric: str
     difference: float
-    interval: Interval | None  # 95%, of the difference; None: undefined in every resample
-    p_value: float  # two-sided: how often equal systems differ as much
+    interval: Interval | None  # 95% interval of the difference; None: undefined in every resample
+    p_value: float  # two-sided: how often equal systems would differ as much
     examples: int
 
     def as_json(self) -> dict[str, Any]:
-        """What metrics.json keeps beside the baseline's metrics."""
+        """Return what metrics.json stores beside the baseline's metrics."""
         return {
             "metric": self.metric,
             "difference": self.difference,
@@ -54,30 +54,30 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Systems:
-    """What both systems answered to K kinds of examples, as measures of how often each kind
+    """The answers of both systems to K kinds of examples, as measures of how often each kind
     counts.
     """
 
     model: m.Measure  # of weights (K, R)
     baseline: m.Measure  # of weights (K, R)
-    mixed: m.Measure  # of weights (2K, R): the model's answers, then the baseline's
-    sizes: m.Ints  # (K,) examples of each kind
-    exact_p_value: float | None = None  # where no exchanges need to be drawn
+    mixed: m.Measure  # of weights (2K, R): for the model's answers, then for the baseline's
+    sizes: m.Ints  # (K,) number of examples of each kind
+    exact_p_value: float | None = None  # given if no random exchanges are needed
 
 
 def systems_of(model: m.Measure, baseline: m.Measure, mixed: m.Measure, n: int) -> Systems:
-    """Two systems that answered n examples, each a kind of its own."""
+    """Return two systems that answered n examples, each a kind of its own."""
     return Systems(model, baseline, mixed, np.ones(n, np.int64))
 
 
 def systems_of_scores(
     true: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.ArrayLike, metric: str
 ) -> Systems:
-    """Two systems that gave n examples a score, compared in one of `metrics.REGRESSION`; true,
-    model, baseline: (n,).
+    """Return two systems that gave n examples a score, compared by one of `metrics.REGRESSION`.
 
-    Each score is a kind of its own. What is exchanged is on one scale: for a correlation, ranks or
-    standard scores, since which scale a system answers in is no part of it.
+    true, model, baseline: (n,). Each score is a kind of its own. Exchanged scores must be on one
+    scale: for a correlation these are ranks or standard scores, since the scale of a system's
+    scores does not affect its correlation.
     """
     true, first = m.check_regression(true, model)
     _, second = m.check_regression(true, baseline)
@@ -88,8 +88,7 @@ def systems_of_scores(
     scale = {"spearman": _ranks, "pearson": _standard}.get(metric, np.asarray)
     scaled_true = scale(true)
     scaled = np.concatenate([scale(first), scale(second)])
-    # Spearman's correlation is Pearson's of ranks; those of exchanged answers are not ranked
-    # anew.
+    # Spearman's correlation is Pearson's of ranks; exchanged answers are not ranked again.
     of_exchanged = "pearson" if metric == "spearman" else metric
     both = np.concatenate([scaled_true, scaled_true])
     measure = m.regression_measure(both, scaled, (of_exchanged,))
@@ -101,14 +100,14 @@ def systems_of_scores(
 
 
 def _ranks(values: m.Floats) -> m.Floats:
-    """The mean rank of each value among all, (N,)."""
+    """Return the standardised mean rank of each value among all, (N,)."""
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(sizes) - (sizes - 1) / 2
     return _standard(middle[group])
 
 
 def _standard(values: m.Floats) -> m.Floats:
-    """The values less their mean, over their standard deviation where they vary."""
+    """Return the values minus their mean, divided by their standard deviation unless that is 0."""
     spread = float(values.std())
     standard: m.Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
     return standard
@@ -121,10 +120,10 @@ def compare_documents(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison | None:
-    """Compare two language models in their mean loss.
+    """Compare two language models by their mean loss.
 
-    Each is given as the summed losses and the numbers of predictions of the same D documents,
-    both (D,).
+    Each is given as the summed losses and the numbers of predictions of the same D documents, both
+    (D,).
     """
 
     def measure(losses: m.Floats, counts: m.Ints) -> m.Measure:
@@ -144,7 +143,9 @@ def compare_documents(
 def compare_systems(
     systems: Systems, metric: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> Comparison | None:
-    """The difference in `metric`, its interval and its p-value; `None` where it is undefined."""
+    """Return the difference in `metric`, its interval and its p-value; `None` if it is
+    undefined.
+    """
     whole = systems.sizes[:, None].astype(np.float64)  # (K, 1)
     of_model = systems.model(whole)
     of_baseline = systems.baseline(whole)
@@ -166,8 +167,8 @@ def compare_systems(
 
 
 def outcome(comparison: dict[str, Any]) -> str:
-    """Whether the model of a `Comparison.as_json` is better, worse, or the same as far as one can
-    tell.
+    """Return whether the model of a `Comparison.as_json` is better, worse, or not distinguishable
+    (same).
     """
     interval = comparison["interval"]
     if comparison["p_value"] > LEVEL or interval is None or interval[0] <= 0 <= interval[1]:
@@ -196,7 +197,9 @@ def _interval(systems: Systems, metric: str, resamples: int, seed: int) -> Inter
 def _randomisation(
     systems: Systems, metric: str, difference: float, resamples: int, seed: int
 ) -> float:
-    """The share of random exchanges with a difference as large, the observed one among them."""
+    """Return the share of random exchanges with a difference at least as large, including the
+    observed one.
+    """
     generator = np.random.default_rng(seed)
     sizes = systems.sizes[:, None]
     as_large = 1
@@ -205,13 +208,15 @@ def _randomisation(
         exchanged = sizes - kept
         first = systems.mixed(np.concatenate([kept, exchanged]))[metric]
         second = systems.mixed(np.concatenate([exchanged, kept]))[metric]
-        # An undefined difference counts as a large one, which makes no system better.
+        # An undefined difference counts as a large one, which is conservative.
         as_large += int((~(np.abs(first - second) < abs(difference) - 1e-12)).sum())
     return as_large / (resamples + 1)
 
 
 def _kept(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
-    """Of how many examples of each kind (K, 1) the answers are not exchanged, (K, columns)."""
+    """Return for how many examples of each kind (K, 1) the answers are not exchanged,
+    (K, columns).
+    """
     shape = (len(sizes), columns)
     if int(sizes.max()) == 1:
         return generator.integers(0, 2, size=shape, dtype=np.uint8).astype(np.float64)
@@ -219,8 +224,10 @@ def _kept(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floa
 
 
 def mcnemar(model_right: npt.NDArray[np.bool_], baseline_right: npt.NDArray[np.bool_]) -> float:
-    """The exact two-sided p-value of McNemar's test: of the answers that one system alone has
-    right, either has as many where they are equal.
+    """Return the exact two-sided p-value of McNemar's test.
+
+    Under the null hypothesis, an answer that only one of the systems has right is equally likely to
+    be from either.
     """
     model_alone = int((model_right & ~baseline_right).sum())
     baseline_alone = int((baseline_right & ~model_right).sum())

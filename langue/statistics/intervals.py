@@ -1,8 +1,8 @@
-"""What arrives: a measure and its value on n examples. What leaves: its interval of 95%.
+"""95% intervals of a metric of n examples.
 
-Where a metric is a share of some examples, the interval is exact (Clopper and Pearson 1934); of
-others it is a percentile bootstrap over examples (Efron 1979). Where all resamples are alike, at an
-end of the range, the fewest examples that could have changed the number bound it.
+The interval of a share of examples is exact (Clopper and Pearson 1934); that of other metrics is a
+percentile bootstrap over examples (Efron 1979). If all resamples are equal, at an end of the range,
+it is bounded by the smallest number of examples that could have changed the metric.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from scipy.special import betaincinv
 from langue.statistics import metrics as m
 
 RESAMPLES = 1000
-CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the split
-_TAIL = 0.025  # either side of a 95% interval
+# number of weights in memory at once, so that memory does not grow with the split
+CHUNK = 2_000_000
+_TAIL = 0.025  # probability on either side of a 95% interval
 _SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
-_REAL = frozenset({"margin"})  # of any sign and size
-_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
+_REAL = frozenset({"margin"})  # any real number
+# all other metrics are shares
+_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})
 
 Interval = tuple[float, float]
 Counts = dict[str, int | m.Ints]
@@ -35,10 +37,10 @@ def bootstrap(
     seed: int = 0,
     counts: Mapping[str, int | m.Ints] = MappingProxyType({}),
 ) -> dict[str, Interval | None]:
-    """The 95% interval of each metric, over the resamples in which it is defined; `None` where
-    nothing shows one.
+    """Return the 95% interval of each metric over the resamples in which it is defined; `None` if
+    none can be computed.
 
-    counts: how many examples a metric is of, where that is not n (`at_end`).
+    counts: the number of examples that a metric is based on, if it is not n (see `at_end`).
     """
     generator = np.random.default_rng(seed)
     resampled: dict[str, list[m.Floats]] = {name: [] for name in metrics}
@@ -54,8 +56,9 @@ def bootstrap(
             intervals[name] = None
             continue
         if name == "calibration_error":
-            # An absolute value of noise is never negative, so resampling adds to it: without
-            # recentring the interval of a well calibrated model would lie above its own number.
+            # The absolute value of noise is never negative, so resampling increases this metric:
+            # without recentring, the interval of a well calibrated model would lie above the metric
+            # itself.
             found = np.maximum(found - found.mean() + value, 0.0)
         low, high = np.percentile(found, (2.5, 97.5))
         if high - low < 1e-9:
@@ -65,8 +68,8 @@ def bootstrap(
 
 
 def clopper_pearson(right: int, total: int) -> Interval:
-    """The exact 95% interval of a share; of nothing, all that a share can be (Clopper and Pearson
-    1934).
+    """Return the exact 95% interval of a share (Clopper and Pearson 1934); of zero
+    trials, 0 to 1.
     """
     low = float(betaincinv(right, total - right + 1, _TAIL)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, total - right, 1 - _TAIL)) if right < total else 1.0
@@ -74,7 +77,7 @@ def clopper_pearson(right: int, total: int) -> Interval:
 
 
 def wilson(right: float, total: float) -> Interval | None:
-    """Wilson's 95% interval of a share (1927); None of nothing."""
+    """Return Wilson's 95% interval of a share (1927); None for zero trials."""
     if not total:
         return None
     z = 1.959963984540054
@@ -86,7 +89,7 @@ def wilson(right: float, total: float) -> Interval | None:
 
 
 def bounds(name: str) -> Interval:
-    """The least and the largest value that a metric can have."""
+    """Return the minimum and maximum possible values of a metric."""
     if name in _REAL:
         return -math.inf, math.inf
     low = -1.0 if name in _SIGNED else 0.0
@@ -96,18 +99,19 @@ def bounds(name: str) -> Interval:
 
 
 def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
-    """The interval of a metric that is as high or low as can be, for which no resample differs; the
-    value itself, twice, where it is not at an end.
+    """Return the interval of a metric at the end of its range, for which all resamples are equal;
+    the value itself, twice, if it is not at an end.
 
-    count: the examples that it is of, or of a macro average those (C,) that each label's part is
-    of. Exact for shares and their macro averages, but near it for F1; the same part of the range
-    for others.
+    count: the number of examples that the metric is based on, or for a macro average the numbers
+    (C,) for each label's part. The interval is exact for shares and their macro averages, and
+    approximate for F1; other metrics get the same fraction of their range.
     """
     bottom, top = bounds(name)
     if math.isinf(top):
         return value, value
     shares = lowest_shares(np.atleast_1d(count))
-    # of shares of the examples that have a label or are said to, as in _positive_intervals
+    # F1 as a function of the share of right ones among the examples that have the label or are
+    # predicted to, as in positive_intervals
     if name == "f1_macro":
         low = (2 * shares / (1 + shares)).mean()
         high = (2 * (1 - shares) / (2 - shares)).mean()
@@ -120,16 +124,18 @@ def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
 
 
 def lowest_shares(counts: m.Ints) -> m.Floats:
-    """The true shares of least mean that make it no less likely than 2.5% that all trials succeed,
-    counts[c] of each label c; of a label without trials, 0.
+    """Return the true shares with the lowest mean for which the probability that all trials succeed
+    is at least 2.5%.
 
-    The mean is least where each share is proportional to its count, as far as that is below 1: so a
-    label with few trials may be far from perfect. One label's is Clopper and Pearson's lower bound.
+    counts[c]: the number of trials of each label c; the share of a label without trials is 0. The
+    mean is lowest if each share is proportional to its count, as far as that is below 1: so a label
+    with few trials may be far from perfect. For a single label this is the lower bound of Clopper
+    and Pearson.
     """
     ascending = np.sort(counts[counts > 0]).astype(np.float64)
     if not ascending.size:
         return np.zeros(len(counts))
-    # With the k smallest below 1: sum of n log(scale n) over them is log 2.5%.
+    # If the k smallest are below 1: sum of n log(scale n) over these is log 2.5%.
     trials = np.cumsum(ascending)
     scales = np.exp((math.log(_TAIL) - np.cumsum(ascending * np.log(ascending))) / trials)
     below = int((scales * ascending < 1).sum())
@@ -138,21 +144,23 @@ def lowest_shares(counts: m.Ints) -> m.Floats:
 
 
 def drawn(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
-    """How often each of K kinds of examples, sizes (K,), is drawn, (K, columns): as many draws with
-    replacement a column as there are examples.
+    """Return how often each of K kinds of examples, sizes (K,), is drawn in each resample, (K,
+    columns).
+
+    Each column has as many draws with replacement as there are examples.
     """
     n = int(sizes.sum())
     kinds = len(sizes)
     if n > 4 * kinds:
         return generator.multinomial(n, sizes / n, size=columns).T.astype(np.float64)
-    kind = np.repeat(np.arange(kinds), sizes)  # of each example
+    kind = np.repeat(np.arange(kinds), sizes)  # the kind of each example
     cells = kind[generator.integers(0, n, size=(n, columns))] * columns + np.arange(columns)
     counts = np.bincount(cells.ravel(), minlength=kinds * columns)
     return counts.reshape(kinds, columns).astype(np.float64)
 
 
 def chunks(rows: int, resamples: int) -> Iterator[int]:
-    """How many resamples of so many rows to draw at once, chunk by chunk."""
+    """Yield the numbers of resamples with this many rows that fit into memory at once."""
     size = max(1, CHUNK // rows)
     for start in range(0, resamples, size):
         yield min(size, resamples - start)

@@ -1,19 +1,18 @@
-"""What arrives: tokens of training and of held-out documents. What leaves: how well n-grams predict
-the latter.
+"""The n-gram baseline of language models: trained on documents, evaluated on held-out documents.
 
 Interpolated Kneser-Ney smoothing (Kneser and Ney 1995) with three discounts (Chen and Goodman 1998,
-section 3): where language modelling began, and an honest floor for what costs hours. With a(g) the
-count of an n-gram g,
+section 3): where language modelling began, and an honest lower bar for models that take hours to
+train. With a(g) the count of an n-gram g,
 
     p(w | c) = (a(cw) - D(a(cw))) / A(c) + gamma(c) p(w | c without its first token)
 
-where A(c) sums a(cw) over w, gamma(c) gives away what the discounts D took, and the last p is
-uniform. Below the highest order a(g) counts the different tokens seen before g, not its
-occurrences, except where g begins a document, since nothing stands before it (Heafield et al. 2013,
-section 3).
+where A(c) sums a(cw) over w, gamma(c) redistributes the mass that the discounts D took, and the
+last p is uniform. Below the highest order, a(g) counts the distinct tokens seen before g rather
+than its occurrences, except if g begins a document, since nothing precedes it (Heafield et al.
+2013, section 3).
 
-A document t1 ... tn is read as b t1 ... tn e; t1 to e are predicted, b never is: it stands outside
-of the vocabulary.
+A document t1 ... tn is read as b t1 ... tn e; t1 to e are predicted, but never b, which is not in
+the vocabulary.
 """
 
 import math
@@ -31,47 +30,47 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Places = NDArray[np.int32]
 
-WORKING = 44  # bytes that a token takes while an order is counted: keys, their order and ranks
-# bytes that an n-gram takes at most: its key, weight and share, and its count and context for a
-# while
+WORKING = 44  # bytes for each token while an order is counted: keys, their order and ranks
+# maximum bytes for each n-gram: its key, weight and share, and temporarily its count and context
 KEPT = 32
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where counts of counts give none, KenLM's
-CHUNK = 1 << 20  # tokens judged at once
-BLOCK = 1 << 20  # tokens sorted at once
+FALLBACK = (0.5, 1.0, 1.5)  # discounts if the counts of counts do not give valid ones, as in KenLM
+CHUNK = 1 << 20  # number of tokens evaluated at once
+BLOCK = 1 << 20  # number of tokens sorted at once
 
 
 @dataclass(frozen=True)
 class Level:
-    """n-grams of one order, in the order of their keys.
+    """The n-grams of one order, sorted by key.
 
     key = rank of the n-gram without its first token, among those of the order below, times the
-    symbols there are, plus its first token. Unigrams have none: their ranks are the tokens.
+    number of symbols, plus its first token. Unigrams have no keys: their ranks are the tokens.
     """
 
     keys: Ints  # (n,)
     weight: Floats  # (n,) (a - D(a)) / A
-    # (n-grams of the order below,) gamma of each as a context; 1 where nothing followed it
+    # (n-grams of the order below,) gamma of each as a context; 1 if nothing followed it
     share: Floats
 
 
 @dataclass(frozen=True)
 class KneserNey:
-    """The model."""
+    """The trained n-gram model."""
 
     order: int
     vocab_size: int
-    eos: int | None  # predicted after a document's last token; None: documents do not end
+    eos: int | None  # predicted after the last token of a document; None: the end is not predicted
     levels: list[Level]
-    tokens: int  # it was trained on
-    note: str  # what was left out
+    tokens: int  # number of training tokens
+    note: str  # says what was left out
 
     @property
     def ngrams(self) -> int:
         return sum(int(np.count_nonzero(level.weight)) for level in self.levels)
 
     def log_probabilities(self, tokens: Tokens, starts: Tokens) -> Floats:
-        """Of each token and of each document's end, in order: (tokens + documents,), or (tokens,)
-        without an end.
+        """Return the log probability of each token and of the end of each document, in order.
+
+        Shape (tokens + documents,), or (tokens,) without an end symbol.
         """
         stream = _stream(tokens, starts, self.vocab_size, self.eos)
         out = np.empty(len(stream))
@@ -83,12 +82,14 @@ class KneserNey:
         return logs
 
     def _probabilities(self, stream: Ints) -> Floats:
-        """Of each symbol after those before it; what is said of begin symbols has no meaning."""
+        """Return the probability of each symbol given those before it; that of begin symbols is
+        meaningless.
+        """
         symbols = self.vocab_size + 1
         unigrams = self.levels[0]
         p: Floats = unigrams.weight[stream] + unigrams.share[0] / self.vocab_size
-        # of the n-gram that ends at each place, one order below; -1: not seen, or beyond the
-        # document
+        # rank of the n-gram of the order below that ends at each position; -1: not seen, or it
+        # would cross the beginning of the document
         ranks = stream
         for order, level in enumerate(self.levels[1:], 2):
             context = np.concatenate([[-1], ranks[:-1]])
@@ -104,19 +105,19 @@ class KneserNey:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an n-gram model makes of held-out text."""
+    """The results of an n-gram model on held-out text."""
 
     model: KneserNey
     order: int
-    cross_entropy: float  # nats a prediction
+    cross_entropy: float  # nats per prediction
     perplexity: float
     predictions: int
     ngrams: int
     seconds: float
-    tokens: int  # it was trained on
+    tokens: int  # number of training tokens
     note: str
-    document_losses: Floats  # (documents,) nats, summed over a document's predictions
-    document_counts: Ints  # (documents,) predictions
+    document_losses: Floats  # (documents,) in nats, summed over the predictions of a document
+    document_counts: Ints  # (documents,) number of predictions
 
     @property
     def name(self) -> str:
@@ -133,7 +134,7 @@ def baseline(
     limit: int | None = None,
     memory: int = 4 * 2**30,
 ) -> Baseline:
-    """Train on (tokens, starts), judge on others. `starts` has one more entry than there are
+    """Train on (tokens, starts) and evaluate on others; `starts` has one more entry than there are
     documents.
     """
     began = time.perf_counter()
@@ -171,8 +172,10 @@ def fit(
     limit: int | None = None,
     memory: int = 4 * 2**30,
 ) -> KneserNey:
-    """tokens (T,), starts (documents + 1,). limit: only the first so many tokens. memory: bytes;
-    where an order might need more, the model ends below it and its `note` says so.
+    """Train the model on tokens (T,) of documents that begin at `starts` (documents + 1,).
+
+    limit: use the first so many tokens only. memory: in bytes; if an order might need more, the
+    model ends below it, and its `note` says so.
     """
     if order < 1:
         raise SettingsError(
@@ -192,7 +195,7 @@ def fit(
         starts = np.append(inside, limit)
     stream = _stream(tokens, starts, vocab_size, eos)
     if cut and eos is not None:
-        stream = stream[:-1]  # the last document did not end here
+        stream = stream[:-1]  # the last document was truncated, so it has no end here
     predicted = int(np.count_nonzero(stream != vocab_size))
     if not predicted:
         raise DataError("there is no text to count n-grams in")
@@ -203,7 +206,7 @@ def fit(
 
 
 def _stream(tokens: Tokens, starts: Tokens, vocab_size: int, eos: int | None) -> Places:
-    """b t1 ... tn e of all documents, one behind the other; b is `vocab_size`."""
+    """Return b t1 ... tn e of all documents, concatenated; b is `vocab_size`."""
     starts = np.asarray(starts, np.int64)
     if (
         len(starts) < 1
@@ -233,28 +236,28 @@ def _stream(tokens: Tokens, starts: Tokens, vocab_size: int, eos: int | None) ->
 
 @dataclass
 class _Counted:
-    """An order whose occurrences are counted; what it is worth follows from the order above."""
+    """An order with its counts; the weights depend on the order above."""
 
     keys: Ints
     counts: Ints  # (n,)
-    contexts: Places  # (n,) which n-gram of the order below each follows
-    below: int  # how many those are
+    contexts: Places  # (n,) rank of the context of each, an n-gram of the order below
+    below: int  # number of n-grams of the order below
 
 
 def _count(stream: Places, vocab_size: int, order: int, memory: int) -> tuple[list[Level], str]:
-    """The levels from 1 up, and why there are fewer than `order`, if there are."""
+    """Return the levels from order 1 up, and the reason if there are fewer than `order`."""
     symbols = vocab_size + 1
     counts = np.bincount(stream, minlength=symbols)
-    counts[vocab_size] = 0  # begins are not predicted
+    counts[vocab_size] = 0  # begin symbols are not predicted
     last = _Counted(np.zeros(0, np.int64), counts, np.zeros(symbols, np.int32), 1)
     levels: list[Level] = []
-    ranks = stream  # (M,) of the n-gram that ends at each place
-    # where n-grams of the order below end, by their ranks
+    ranks = stream  # (M,) rank of the n-gram that ends at each position
+    # positions at which n-grams of the order below end, sorted by their ranks
     places = np.argsort(stream, kind="stable").astype(np.int32)
     kept = 0
     ended = ""
     for n in range(2, order + 1):
-        places = places[stream[places - n + 2] != vocab_size]  # nothing stands before a begin
+        places = places[stream[places - n + 2] != vocab_size]  # nothing precedes a begin symbol
         if not len(places):
             ended = "no document is longer"
             break
@@ -266,8 +269,8 @@ def _count(stream: Places, vocab_size: int, order: int, memory: int) -> tuple[li
             ended = f"more might not fit in {memory / 2**20:,.0f} MiB"
             break
         keys, occurrences, contexts, above, places = _ranked(stream, ranks, places, n, symbols)
-        # What stands in a document's first place keeps its count of occurrences, all else is
-        # counted anew.
+        # N-grams at the beginning of a document keep their count of occurrences; all others are
+        # replaced by the count of distinct tokens before them.
         different = np.bincount(keys // symbols, minlength=len(last.counts))
         first = last.keys % symbols == vocab_size if n > 2 else np.zeros(symbols, bool)
         different[first] = last.counts[first]
@@ -283,16 +286,16 @@ def _count(stream: Places, vocab_size: int, order: int, memory: int) -> tuple[li
 def _ranked(
     stream: Places, ranks: Places, places: Places, n: int, symbols: int
 ) -> tuple[Ints, Ints, Places, Places, Places]:
-    """Keys of the n-grams that end at `places`, their counts, their contexts' ranks, the rank at
-    each place of the stream, and the places in the order of these.
+    """Return the keys of the n-grams that end at `places`, their counts, the ranks of their
+    contexts, the rank at each position of the stream, and the positions sorted by these ranks.
     """
     below = ranks[places]
     left = stream[places - n + 1]
     new = np.empty(len(places), bool)
     begin = 0
     while begin < len(places):
-        # Those with equal ranks stand together already; what is left is to sort runs of them by
-        # what stands before.
+        # Positions with equal ranks are adjacent already; runs of them remain to be sorted by the
+        # preceding token.
         end = int(np.searchsorted(below, below[min(begin + BLOCK, len(places)) - 1], "right"))
         part = slice(begin, end)
         order, new[part] = _sorted(below[part] - below[begin], left[part], symbols)
@@ -309,10 +312,11 @@ def _ranked(
 
 
 def _sorted(ranks: Places, left: Places, symbols: int) -> tuple[Ints, NDArray[np.bool_]]:
-    """The order by rank and then by symbol, and where in that order either changes.
+    """Return the order by rank and then by symbol, and a mask of where in that order either
+    changes.
 
-    Key and index are packed in one number where they fit: numbers sort many times faster than their
-    indices do.
+    Key and index are packed into one integer if they fit, since sorting numbers is many times
+    faster than sorting indices.
     """
     keys = ranks.astype(np.int64) * symbols + left
     bits = (len(keys) - 1).bit_length()
@@ -328,8 +332,8 @@ def _sorted(ranks: Places, left: Places, symbols: int) -> tuple[Ints, NDArray[np
 
 
 def _weighed(counted: _Counted, a: Ints) -> Level:
-    """Discounted counts over their contexts' totals, and what each context leaves to the order
-    below.
+    """Return the discounted counts divided by the totals of their contexts, and the mass that each
+    context leaves to the order below.
     """
     discount = np.asarray([0.0, *discounts(a)])
     taken = discount[np.minimum(a, 3)]
@@ -343,25 +347,24 @@ def _weighed(counted: _Counted, a: Ints) -> Level:
 
 
 def discounts(counts: Ints) -> tuple[float, float, float]:
-    """What n-grams counted once, twice, and more often give away (Chen and Goodman 1998, equation
-    17).
+    """Return the discounts of n-grams counted once, twice, and more often (Chen and Goodman 1998,
+    equation 17).
     """
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if not (n1 and n2 and n3 and n4):
         return FALLBACK
     y = n1 / (n1 + 2 * n2)
     found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-    # An order must leave something to the one below, or what was not seen would have no
-    # probability.
+    # An order must leave some mass to the order below, or unseen n-grams would have probability 0.
     return found if all(0 < d <= count for count, d in enumerate(found, 1)) else FALLBACK
 
 
 def _find(keys: Ints, queries: Ints) -> Ints:
-    """Where each query stands, or -1."""
+    """Return the index of each query, or -1."""
     found = np.full(len(queries), -1)
     places = np.flatnonzero(queries >= 0)
     if len(keys) and len(places):
-        # in order, neighbours are looked for among neighbours
+        # sorted queries make the binary searches access neighbouring keys
         places = places[np.argsort(queries[places])]
         at = np.minimum(np.searchsorted(keys, queries[places]), len(keys) - 1)
         found[places] = np.where(keys[at] == queries[places], at, -1)

@@ -1,4 +1,4 @@
-"""Labels: the counts that their metrics are made of, intervals, and paired systems; C labels."""
+"""Label predictions: the counts behind their metrics, intervals, and paired systems; C labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from langue.statistics import metrics as m
 from langue.statistics.compare import Systems, mcnemar
 from langue.statistics.intervals import Counts, Interval, clopper_pearson
 
-# shares of right answers, which McNemar's test compares exactly
+# shares of right answers, for which McNemar's test is exact
 SHARES_OF_RIGHT = ("accuracy", "f1_micro")
 
 
 def label_margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
-    """Of each label (C,): the examples told right, those that have it, and those that are said
-    to.
+    """Return for each label (C,) the number of examples classified correctly, of those that have
+    it, and of those predicted to have it.
     """
     hit = confusion.diagonal()
     true = confusion.sum(axis=1)
@@ -24,7 +24,9 @@ def label_margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
 
 
 def label_counts(hit: m.Ints, true: m.Ints, predicted: m.Ints) -> Counts:
-    """The examples that each label's part of a macro average is of, of the labels that occur."""
+    """Return the numbers of examples behind each label's part of a macro average, for the labels
+    that occur.
+    """
     either = true + predicted - hit
     occurs = either > 0
     return {
@@ -37,13 +39,13 @@ def label_counts(hit: m.Ints, true: m.Ints, predicted: m.Ints) -> Counts:
 def positive_intervals(
     hit: m.Ints, true: m.Ints, predicted: m.Ints, positive: int
 ) -> dict[str, Interval | None]:
-    """Exact intervals of one label's precision, recall and F1."""
+    """Return exact intervals of one label's precision, recall and F1."""
     right = int(hit[positive])
     n_true = int(true[positive])
     n_predicted = int(predicted[positive])
     either = n_true + n_predicted - right
     # F1 is 2J / (1 + J) with J = right / either, a share of the examples that have the label or are
-    # said to.
+    # predicted to.
     low, high = clopper_pearson(right, either)
     f1_low = 2 * low / (1 + low)
     f1_high = 2 * high / (1 + high)
@@ -57,15 +59,16 @@ def positive_intervals(
 def systems_of_labels(
     true: m.Ints, first: m.Ints, second: m.Ints, n_labels: int, positive: int, metric: str
 ) -> Systems:
-    """Two systems that gave each example one label, all (N,). Examples of the same label and
-    answers are one kind.
+    """Return two systems that gave each example one label, all arguments (N,).
+
+    Examples with the same label and the same two answers are one kind.
     """
     exact = None
     if metric in SHARES_OF_RIGHT:
         exact = mcnemar(first == true, second == true)
-    codes = (true * n_labels + first) * n_labels + second  # (N,) one number for each kind
+    codes = (true * n_labels + first) * n_labels + second  # (N,) a unique number for each kind
     kinds, sizes = np.unique(codes, return_counts=True)
-    true = kinds // n_labels**2  # (K,), and so the two below
+    true = kinds // n_labels**2  # (K,), like the next two
     first = kinds // n_labels % n_labels
     second = kinds % n_labels
 
@@ -84,17 +87,18 @@ def systems_of_several(
     second: npt.NDArray[np.bool_],
     metric: str,
 ) -> Systems:
-    """Two systems that gave each example any number of labels, all (N, C). Examples of the same
-    labels and answers are one kind.
+    """Return two systems that gave each example any number of labels, all arguments (N, C).
+
+    Examples with the same labels and the same two answers are one kind.
     """
     exact = None
-    if metric == "accuracy":  # of all labels of a text at once
+    if metric == "accuracy":  # a text is right if all its labels are
         first_right = (first == true).all(axis=1)
         second_right = (second == true).all(axis=1)
         exact = mcnemar(first_right, second_right)
     together = np.hstack([true, first, second])  # (N, 3C)
     kinds, sizes = np.unique(together, axis=0, return_counts=True)
-    true, first, second = np.split(kinds, 3, axis=1)  # three of (K, C)
+    true, first, second = np.split(kinds, 3, axis=1)  # three arrays (K, C)
     both_true = np.concatenate([true, true])  # (2K, C)
     both_answers = np.concatenate([first, second])
     return Systems(

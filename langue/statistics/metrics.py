@@ -1,14 +1,14 @@
-"""What arrives: what was true and what the model said. What leaves: the numbers by which
-it is judged.
+"""Metrics of predictions, given the targets.
 
-Each kind of task has a `Measure`: a function of *weights* (N, R), saying how often each of N
-examples counts in each of R samples, to every metric as an (R,) array. All ones is the plain
-metric; the counts of a resample are one draw of the bootstrap (evaluation/judge.py). Both come from
-the same lines, so an interval can not disagree with its number.
+Each kind of task has a `Measure`: a function of *weights* (N, R), which say how often each of N
+examples counts in each of R samples, that returns every metric as an (R,) array. Weights of one
+give the plain metric; the counts of a resample give one bootstrap replicate
+(statistics/intervals.py). Both are computed by the same code, so an interval cannot disagree with
+its metric.
 
-Conventions, those of scikit-learn unless said: a ratio of nothing by nothing counts 0; macro
-averages run over the labels that occur in targets or predictions; what stays undefined (a
-correlation with a constant) is `None`, never NaN.
+Conventions are those of scikit-learn unless stated otherwise: a ratio 0 / 0 is 0; macro averages
+run over the labels that occur in targets or predictions; whatever remains undefined (a correlation
+with a constant) is `None`, never NaN.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ Measure = Callable[[Floats], dict[str, Floats]]
 _AS_ACCURACY = (
     "precision_micro",
     "recall_micro",
-)  # the same number where each text has one label; F1 is kept by custom
+)  # equal to accuracy if each text has one label; F1, which is equal too, is kept by convention
 LOWER_IS_BETTER = frozenset(
     {"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"}
 )
-# those on a scale of 100, as their users know them; others that are shares are on one of 1
+# metrics conventionally given on a scale of 100; other shares are on a scale of 1
 OF_HUNDRED = frozenset({"bleu", "chrf", "rouge1", "rouge2", "rougeL"})
-OF_POSITIVE = ("precision", "recall", "f1")  # of one label of two
+OF_POSITIVE = ("precision", "recall", "f1")  # metrics of the positive one of two labels
 REGRESSION = ("pearson", "spearman", "mse")
-FEW_CELLS = 2048  # rows times groups
-CANDIDATES = 100  # thresholds that are tried
-THRESHOLD = 0.5  # the probability from which on a label is given, where none was chosen on dev
-N_BINS = 15  # of the calibration error, as Guo et al. 2017 (arXiv:1706.04599) use
+FEW_CELLS = 2048  # number of rows times number of groups
+CANDIDATES = 100  # maximum number of thresholds that are tried
+THRESHOLD = 0.5  # the minimum probability of a predicted label, if none was chosen on dev
+N_BINS = 15  # of the calibration error, as in Guo et al. 2017 (arXiv:1706.04599)
 
 
 def classification(
     targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int, positive: int = 1
 ) -> Metrics:
-    """Accuracy, precision, recall, F1, MCC and calibration error of one label a text.
+    """Return accuracy, precision, recall, F1, MCC and calibration error of single-label
+    classification.
 
-    `targets` (N,) label ids, `probabilities` (N, C). With two labels also `precision`, `recall` and
-    `f1` of the label `positive`.
+    `targets` (N,) are label ids, `probabilities` have shape (N, C). With two labels, also
+    `precision`, `recall` and `f1` of the label `positive`.
     """
     measure = classification_measure(targets, probabilities, n_labels, positive)
     return plain(measure, len(_array(targets)))
@@ -58,8 +59,9 @@ def classification(
 def multilabel(
     targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD
 ) -> Metrics:
-    """Subset accuracy, Hamming loss, precision, recall and F1 of any number of labels a text; both
-    arguments (N, C).
+    """Return subset accuracy, Hamming loss, precision, recall and F1 of multi-label classification.
+
+    Both arguments have shape (N, C).
     """
     return plain(multilabel_measure(targets, probabilities, threshold), len(_array(targets)))
 
@@ -67,12 +69,13 @@ def multilabel(
 def best_threshold(
     targets: npt.ArrayLike, probabilities: npt.ArrayLike, name: str = "f1_micro"
 ) -> float:
-    """The threshold at which `name` is best; both arguments (N, C), N examples of C labels, any N.
+    """Return the threshold that maximises `name` (or minimises it, if lower is better).
 
-    Tried are THRESHOLD and up to CANDIDATES places just below the probability of a label that is
-    present: F1 is best at one of these, since giving more labels that are absent never raises it.
-    Of equally good ones the nearest to THRESHOLD is taken. Precision and recall are best where next
-    to nothing or everything is given, so F1 takes their place.
+    Both arguments have shape (N, C), for N examples of C labels, any N. The candidates are
+    THRESHOLD and up to CANDIDATES values just below the probability of a label that is present: F1
+    is best at one of these, since predicting more absent labels never raises it. Ties are broken in
+    favour of the value closest to THRESHOLD. Precision and recall are best if next to nothing or
+    everything is predicted, so F1 is used in their place.
     """
     true = _array(targets).astype(bool)
     probability = _array(probabilities).astype(np.float64)
@@ -99,24 +102,26 @@ def best_threshold(
 
 
 def regression(targets: npt.ArrayLike, scores: npt.ArrayLike) -> Metrics:
-    """Pearson's and Spearman's correlation and the mean squared error; both arguments (N,)."""
+    """Return Pearson's and Spearman's correlation and the mean squared error; both
+    arguments (N,).
+    """
     return plain(regression_measure(targets, scores), len(_array(targets)))
 
 
 def plain(measure: Measure, n: int) -> Metrics:
-    """The metrics of all examples counted once, as Python numbers, `None` where undefined."""
+    """Return the metrics with all weights 1, as Python numbers, `None` if undefined."""
     return {name: number(values[0]) for name, values in measure(np.ones((n, 1))).items()}
 
 
 def number(value: float | np.float64) -> float | None:
-    """A finite Python float, or `None`: JSON has no NaN."""
+    """Return a finite Python float, or `None`, since JSON has no NaN."""
     return float(value) if np.isfinite(value) else None
 
 
 def classification_measure(
     targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int, positive: int = 1
 ) -> Measure:
-    """The metrics of `classification`, of weighted examples."""
+    """Return the measure of the metrics of `classification`."""
     true, probability = check_classification(targets, probabilities, n_labels)
     predicted = probability.argmax(axis=1)
     confidence = probability.max(axis=1)
@@ -125,7 +130,7 @@ def classification_measure(
     decisions = decision_measure(true, predicted, n_labels, positive)
 
     def measure(weights: Floats) -> dict[str, Floats]:
-        # Expected calibration error: how far confidence lies from accuracy, bin by bin.
+        # Expected calibration error: the distance between confidence and accuracy, for each bin.
         gaps = np.abs(_sum_by(bins, weights * gap[:, None], N_BINS)).sum(axis=0)
         return decisions(weights) | {"calibration_error": gaps / weights.sum(axis=0)}
 
@@ -133,7 +138,9 @@ def classification_measure(
 
 
 def decision_measure(true: Ints, predicted: Ints, n_labels: int, positive: int = 1) -> Measure:
-    """The metrics of `classification` that ask for the predicted labels (N,) alone."""
+    """Return the measure of those metrics of `classification` that need only the predicted labels
+    (N,).
+    """
     hit = predicted == true
 
     def measure(weights: Floats) -> dict[str, Floats]:
@@ -162,8 +169,8 @@ def multilabel_measure(
     predicted = probability >= threshold
     both = true & predicted
     either = true.sum(axis=1) + predicted.sum(axis=1)
-    # A text without labels for which none was predicted is right, so its F1 is 1 (scikit-learn's
-    # default says 0).
+    # A text without labels and without predicted labels is right, so its F1 is 1 (0 by default in
+    # scikit-learn).
     f1_samples = np.where(either > 0, 2 * both.sum(axis=1) / np.maximum(either, 1), 1.0)
     # (3, N)
     a_row = np.stack(
@@ -182,7 +189,7 @@ def multilabel_measure(
 def regression_measure(
     targets: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str] = REGRESSION
 ) -> Measure:
-    """The metrics of `regression` that are named, of weighted examples."""
+    """Return the measure of the named metrics of `regression`."""
     true, predicted = check_regression(targets, scores)
     error = (true - predicted) ** 2
     x = _centred(true)
@@ -201,7 +208,7 @@ def regression_measure(
     return measure
 
 
-# --- checks: what arrives is what the names promise ---
+# --- checks of the arguments ---
 
 
 def check_classification(
@@ -249,7 +256,7 @@ def _array(values: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def _probabilities(values: npt.ArrayLike) -> Floats:
     probability = _finite(_array(values).astype(np.float64))
-    # bf16 rounds up a little
+    # bf16 may round up slightly
     if probability.size and (probability.min() < 0 or probability.max() > 1 + 1e-3):
         raise ValueError("probabilities lie between 0 and 1; these are logits")
     return probability
@@ -270,17 +277,17 @@ def _not_empty(values: npt.NDArray[Any]) -> None:
         raise DataError("nothing to judge: the split has no examples")
 
 
-# --- pieces shared by the measures; C labels, R samples ---
+# --- helpers shared by the measures; C labels, R samples ---
 
 
 def confidence_bins(confidence: Floats) -> Ints:
-    """The bin of each confidence: `N_BINS` of equal width, (lower, upper]."""
+    """Return the bin of each confidence, out of `N_BINS` bins of equal width, (lower, upper]."""
     bins: Ints = np.clip(np.ceil(confidence * N_BINS) - 1, 0, N_BINS - 1).astype(np.int64)
     return bins
 
 
 def per_label(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]:
-    """Precision, recall and F1 of each label from its counts, all (C, R)."""
+    """Return precision, recall and F1 of each label from its counts, all (C, R)."""
     return {
         "precision": _ratio(hit, predicted),
         "recall": _ratio(hit, true),
@@ -289,8 +296,8 @@ def per_label(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]
 
 
 def _averages(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]:
-    """Macro: the mean over labels that occur, whatever their size. Micro: over all decisions
-    together.
+    """Return macro averages, the mean over occurring labels whatever their size, and micro
+    averages, over all decisions together.
     """
     occurs = (true + predicted) > 0  # (C, R)
     n_labels = occurs.sum(axis=0)
@@ -308,8 +315,8 @@ def _averages(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]
 
 
 def _mcc(hit: Floats, true: Floats, predicted: Floats) -> Floats:
-    """Matthews' correlation of classes (Gorodkin 2004): 0 for constant predictions, undefined for
-    one true class.
+    """Return the multiclass Matthews correlation coefficient (Gorodkin 2004): 0 for constant
+    predictions, undefined for a single true class.
     """
     n = true.sum(axis=0)
     covariance = hit.sum(axis=0) * n - (true * predicted).sum(axis=0)
@@ -326,9 +333,9 @@ def _ratio(above: Floats, below: Floats | Ints) -> Floats:
 
 
 def _sum_by(groups: Ints, values: Floats, n_groups: int) -> Floats:
-    """Sums of the rows of `values` (N, R) that share a group: (n_groups, R)."""
+    """Return the sums of the rows of `values` (N, R) in each group, (n_groups, R)."""
     n = len(groups)
-    # where making a sparse matrix takes longer than multiplying by it
+    # constructing a sparse matrix would take longer than the multiplication
     if n * n_groups <= FEW_CELLS:
         dense: Floats = (groups == np.arange(n_groups)[:, None]).astype(np.float64) @ values
         return dense
@@ -340,21 +347,23 @@ def _sum_by(groups: Ints, values: Floats, n_groups: int) -> Floats:
 
 
 def _centred(values: Floats) -> Floats:
-    # Exactly zero when constant: the mean's rounding error must not pass for variation. The median
-    # is near those that a resample draws without an outlier, which a mean may be far from.
+    # Constant values must become exactly zero: the rounding error of the mean must not look like
+    # variation. The median is close to the values of a resample that draws no outlier, while the
+    # mean may be far from them.
     return values - np.median(values) if values.min() < values.max() else np.zeros_like(values)
 
 
 def _ranker(values: Floats) -> Callable[[Floats], Floats]:
-    """A function from weights (N, R) to the centred rank (N, R) of each example among those drawn,
-    ties shared.
+    """Return a function from weights (N, R) to the centred rank (N, R) of each example among those
+    drawn, with mean ranks for ties.
     """
     _, group = np.unique(values, return_inverse=True)
     n_groups = int(group.max()) + 1
 
     def ranks(weights: Floats) -> Floats:
         size = _sum_by(group, weights, n_groups)
-        middle = np.cumsum(size, axis=0) - size / 2  # the mean rank of a group of ties, less a half
+        # the mean rank of a group of ties, minus a half
+        middle = np.cumsum(size, axis=0) - size / 2
         result: Floats = (middle - weights.sum(axis=0) / 2)[group]
         return result
 
@@ -362,13 +371,14 @@ def _ranker(values: Floats) -> Callable[[Floats], Floats]:
 
 
 def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
-    """Pearson's correlation under weights (N, R); `x` and `y` are (N, R) or (N, 1). NaN where one
-    is constant.
+    """Return Pearson's correlation under weights (N, R); `x` and `y` are (N, R) or (N, 1).
+
+    It is NaN if one of them is constant.
     """
     n = weights.sum(axis=0)
 
     def mean(values: Floats) -> Floats:
-        same = values.shape[1] == 1  # in every sample
+        same = values.shape[1] == 1  # the same in every sample
         total: Floats = values[:, 0] @ weights if same else (weights * values).sum(axis=0)
         result: Floats = total / n
         return result
@@ -379,7 +389,7 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
     square_y = mean(y**2)
     var_x = square_x - mean_x**2
     var_y = square_y - mean_y**2
-    # below it is rounding, not variation
+    # a smaller variance is rounding error
     varies = (var_x > 1e-12 * square_x) & (var_y > 1e-12 * square_y)
     product = np.sqrt(np.where(varies, var_x * var_y, 1.0))
     return np.where(varies, np.clip((mean(x * y) - mean_x * mean_y) / product, -1.0, 1.0), np.nan)

@@ -1,10 +1,9 @@
-"""What arrives: one metric of several runs of the same training.
-What leaves: its mean, its spread, and how well the mean is known.
+"""Mean and spread of a metric over several runs of the same training, with an interval of the mean.
 
-Runs that differ in their seed are independent, and Student's t says how well their mean is known.
-Folds are not: any two share most of their training rows. Nadeau and Bengio (2003, "Inference for
-the generalization error", equation 9) widen the variance for it: (1/k + test rows / training rows)
-in the place of 1/k.
+Runs with different seeds are independent, and the interval is that of Student's t. Folds are not
+independent, since any two share most of their training rows; Nadeau and Bengio (2003, "Inference
+for the generalization error", equation 9) therefore increase the variance, with (1/k + test rows /
+training rows) in place of 1/k.
 """
 
 import math
@@ -14,18 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-_UPPER = 0.975  # of a 95% interval
+_UPPER = 0.975  # quantile of a 95% interval
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of k values. deviation: of the values, with k - 1 below; interval: 95%, of their mean."""
+    """Statistics of k values.
+
+    deviation: standard deviation of the values, with denominator k - 1. interval: 95% interval of
+    their mean.
+    """
 
     mean: float
     deviation: float | None
     low: float
     high: float
-    interval: tuple[float, float] | None  # None: one value says nothing of it
+    interval: tuple[float, float] | None  # None: a single value gives none
 
     def as_json(self) -> dict[str, float | list[float] | None]:
         return {
@@ -42,9 +45,10 @@ def spread(
     overlap: float = 0.0,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Spread:
-    """Mean and spread of k values. overlap: test rows for each training row where the runs share
-    their data, as folds do; 0: they are independent. bounds: of what a value can be, beyond which
-    no interval goes.
+    """Return mean and spread of k values.
+
+    overlap: number of test rows for each training row if the runs share their data, as folds do; 0:
+    the runs are independent. bounds: the range of possible values, to which intervals are clipped.
     """
     array = np.asarray(values, np.float64)
     k = len(array)

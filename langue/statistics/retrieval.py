@@ -1,5 +1,4 @@
-"""What arrives: queries, documents, and which documents answer which query.
-What leaves: the ranks of these, and the baselines that only count words.
+"""Ranks of the relevant documents of queries, metrics of retrieval, and the lexical baselines.
 
 BM25 is the baseline of retrieval, TF-IDF that of similarity. An encoder that does not beat them is
 not worth its cost.
@@ -20,28 +19,28 @@ from langue.statistics.ngrams import Ngrams
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-K1, B = 1.2, 0.75  # Lucene's
-CUTOFF = 10  # of nDCG and of the wider recall
+K1, B = 1.2, 0.75  # as in Lucene
+CUTOFF = 10  # of nDCG and of the larger recall
 METRICS = ("ndcg@10", "mrr", "recall@1", "recall@10")
-BLOCK = 1 << 24  # scores of queries and documents held at once
+BLOCK = 1 << 24  # number of scores of queries and documents in memory at once
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The distinct queries and documents of rows, Q and M of them."""
+    """The Q distinct queries and M distinct documents of a table."""
 
     queries: list[str]
     documents: list[str]
-    first: Ints  # (Q,) the row in which each query occurs first
-    places: list[tuple[int, int]]  # for each document, a row that has it and its index there
-    relevant: list[Ints]  # for each query, the documents that answer it
+    first: Ints  # (Q,) the row of the first occurrence of each query
+    places: list[tuple[int, int]]  # for each document, a row that has it, and its index there
+    relevant: list[Ints]  # for each query, the relevant documents
 
 
 def collect(queries: Sequence[str], documents: Sequence[Sequence[str]]) -> Collection:
-    """Collect rows of a query and documents, of which the first answers it.
+    """Collect rows of a query and documents, of which the first is relevant.
 
-    Equal queries are one query, which the first document of each of its rows answers. Equal
-    documents are one document.
+    Equal queries become one query, for which the first document of each of its rows is relevant.
+    Equal documents become one document.
     """
     first: dict[str, int] = {}
     answers: dict[str, dict[int, None]] = {}
@@ -64,9 +63,9 @@ def collect(queries: Sequence[str], documents: Sequence[Sequence[str]]) -> Colle
 
 
 def ranks(scores: Floats, relevant: Sequence[Ints]) -> list[Ints]:
-    """The ranks, from 1, of each query's relevant documents, best first; scores (Q, M).
+    """Return the ranks, from 1, of each query's relevant documents, best first; scores (Q, M).
 
-    Among equal scores the irrelevant documents come first, so that a tie never flatters.
+    In case of ties, irrelevant documents are ranked first, so that a tie never improves a metric.
     """
     found = []
     for own, right in zip(scores, relevant, strict=True):
@@ -83,10 +82,10 @@ def ranks(scores: Floats, relevant: Sequence[Ints]) -> list[Ints]:
 
 
 def values(ranked: Sequence[Ints]) -> dict[str, Floats]:
-    """The METRICS of each query, (Q,), from the ranks of its relevant documents.
+    """Return the METRICS of each query, (Q,), from the ranks of its relevant documents.
 
     nDCG has gains of 0 and 1 (Järvelin and Kekäläinen 2002); mrr is the reciprocal of the first
-    rank, without a cutoff; recall is the share of the relevant documents among the first.
+    rank, without a cutoff; recall@k is the share of the relevant documents among the first k.
     """
     discounts = 1 / np.log2(np.arange(2, CUTOFF + 2))
     found: dict[str, list[float]] = {name: [] for name in METRICS}
@@ -104,7 +103,7 @@ def values(ranked: Sequence[Ints]) -> dict[str, Floats]:
 
 
 def cosine_ranks(queries: Floats, documents: Floats, relevant: Sequence[Ints]) -> list[Ints]:
-    """`ranks` by the cosine of vectors (Q, D) and (M, D)."""
+    """Return `ranks` by the cosine of vectors (Q, D) and (M, D)."""
     columns = unit(documents).T  # (D, M)
     found: list[Ints] = []
     for begin, end in _blocks(len(queries), columns.shape[1]):
@@ -114,7 +113,7 @@ def cosine_ranks(queries: Floats, documents: Floats, relevant: Sequence[Ints]) -
 
 
 def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Vectors (N, D) scaled to length 1; those of length 0 as they are."""
+    """Return vectors (N, D) scaled to length 1; vectors of length 0 remain unchanged."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     divisors = np.where(lengths > 0, lengths, 1)
     divided: npt.NDArray[Any] = vectors / divisors
@@ -123,10 +122,10 @@ def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True)
 class Mined:
-    """Hard negatives of pairs of a query and an answer, as indices of documents."""
+    """Hard negatives for pairs of a query and an answer, as indices of documents."""
 
-    negatives: list[list[int]]  # of each pair, nearest to its query first
-    too_near: int  # documents that were skipped since they may be answers
+    negatives: list[list[int]]  # of each pair, the closest to its query first
+    too_near: int  # number of documents skipped because they may be answers
 
 
 def mine(
@@ -138,12 +137,12 @@ def mine(
     skip: int,
     margin: float,
 ) -> Mined:
-    """Find the documents that are nearest to a query and do not answer it.
+    """Find the documents closest to a query that are not relevant to it.
 
     vectors: of the queries (Q, D) and the documents (M, D). pairs: indices of each query and its
-    answer. Skipped are the `skip` nearest, and documents whose cosine is more than 1 - margin times
-    that of the answer: many of those are answers that nobody has marked (de Souza P. Moreira et al.
-    2024, arXiv:2407.15831, section 3).
+    answer. Skipped are the `skip` closest documents, and those whose cosine is more than 1 - margin
+    times that of the answer: many of those are unlabelled answers (de Souza P. Moreira et al. 2024,
+    arXiv:2407.15831, section 3).
     """
     queries = unit(vectors[0])  # (Q, D)
     documents = unit(vectors[1])  # (M, D)
@@ -169,12 +168,12 @@ def mine(
 
 
 class BM25:
-    """The BM25 scores of a collection's documents (Robertson et al. 1994; idf as in Lucene, never
+    """BM25 scores of the documents of a collection (Robertson et al. 1994; idf as in Lucene, never
     negative).
 
-    The score of a document is the sum over the query's words w, repeated ones included, of
-    log(1 + (M - m_w + 0.5) / (m_w + 0.5)) f / (f + k1 (1 - b + b l / mean l)), where w occurs f
-    times in the document's l words and in m_w of the M documents.
+    The score of a document is the sum over the query's words w, including repeated ones, of log(1 +
+    (M - m_w + 0.5) / (m_w + 0.5)) f / (f + k1 (1 - b + b l / mean l)), where w occurs f times in
+    the document's l words and in m_w of the M documents.
     """
 
     def __init__(self, documents: Sequence[str], k1: float = K1, b: float = B) -> None:
@@ -186,7 +185,7 @@ class BM25:
         n_documents = len(documents)
         holding = np.bincount(counts.indices, minlength=counts.shape[1])  # (words,)
         idf = np.log1p((n_documents - holding + 0.5) / (holding + 0.5))
-        # for each of the z pairs of a document and a word of it
+        # for each of the z pairs of a document and one of its words
         words_of_document = np.diff(counts.indptr)
         document = np.repeat(np.arange(n_documents), words_of_document)  # (z,)
         saturation = k1 * (1 - b + b * lengths[document] / mean)
@@ -196,14 +195,14 @@ class BM25:
         self._weights = sparse.csr_matrix(parts, shape=counts.shape)
 
     def scores(self, queries: Sequence[str]) -> Floats:
-        """The score of each document for each query, (Q, M)."""
+        """Return the score of each document for each query, (Q, M)."""
         asked = self._words.transform(queries)[0].astype(np.float64)
         products = asked @ self._weights.T
         found: Floats = products.toarray()
         return found
 
     def ranks(self, queries: Sequence[str], relevant: Sequence[Ints]) -> list[Ints]:
-        """The ranks of each query's relevant documents: see `ranks`."""
+        """Return the ranks of each query's relevant documents; see `ranks`."""
         found: list[Ints] = []
         for begin, end in _blocks(len(queries), self._weights.shape[0]):
             scores = self.scores(queries[begin:end])
@@ -212,9 +211,9 @@ class BM25:
 
 
 def tfidf_cosines(texts: Sequence[str], pairs: Sequence[str], known: Sequence[str]) -> Floats:
-    """The cosine of the TF-IDF vectors of each text and its pair, (N,); 0 where one is empty.
+    """Return the cosine of the TF-IDF vectors of each text and its pair, (N,); 0 if one is empty.
 
-    known: more texts, for the document frequencies.
+    known: additional texts for the document frequencies.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -231,6 +230,6 @@ def tfidf_cosines(texts: Sequence[str], pairs: Sequence[str], known: Sequence[st
 
 
 def _blocks(rows: int, columns: int) -> list[tuple[int, int]]:
-    """Ranges of rows that have at most BLOCK scores."""
+    """Return ranges of rows with at most BLOCK scores each."""
     size = max(1, BLOCK // max(1, columns))
     return [(begin, min(rows, begin + size)) for begin in range(0, rows, size)]

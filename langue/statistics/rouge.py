@@ -1,9 +1,9 @@
-"""What arrives: texts that a system wrote, and the references of each. What leaves: how many
-n-grams and how long a common subsequence they share: ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004).
+"""ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004) of generated texts: the overlap of n-grams and the
+longest common subsequence with their references.
 
-English is cut into words as the package `rouge-score` cuts it, without stemming, and gives its
-numbers. That package keeps Latin letters and digits alone; of other languages words are runs of any
-letters and digits, and of scripts that write no spaces each character is one.
+English is tokenized as in the package `rouge-score`, without stemming, and gets the same scores.
+That package keeps only Latin letters and digits; in other languages, tokens here are runs of any
+letters and digits, and single characters in scripts without spaces.
 """
 
 import re
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from langue.text.quality.script import WORD
 
 METRICS = ("rouge1", "rouge2", "rougeL")
-MOSTLY = 0.98  # share of letters that are ASCII's, from which on a text is cut as English
+MOSTLY = 0.98  # minimum share of ASCII letters for a text to be tokenized as English
 
 _ENGLISH = re.compile(r"[a-z0-9]+")
 
@@ -25,8 +25,8 @@ Tokens = list[str]
 
 
 def scores(written: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """(N, 3): ROUGE-1, ROUGE-2 and ROUGE-L (F1, on a scale of 100) of each text with the reference
-    that it is nearest to.
+    """Return (N, 3): ROUGE-1, ROUGE-2 and ROUGE-L (F1, on a scale of 100), each the maximum over
+    the references of a text.
     """
     tokens = tokenizer_for("".join(chain.from_iterable(references)))
     found = np.zeros((len(written), len(METRICS)))
@@ -40,7 +40,7 @@ def scores(written: Sequence[str], references: Sequence[Sequence[str]]) -> NDArr
 
 
 def tokenizer_for(text: str) -> Callable[[str], Tokens]:
-    """How texts such as this one are cut."""
+    """Return the tokenizer for texts like this one."""
     letters = [character for character in text if character.isalpha()]
     ascii_letters = sum(character.isascii() for character in letters)
     if ascii_letters >= MOSTLY * len(letters):
@@ -49,17 +49,17 @@ def tokenizer_for(text: str) -> Callable[[str], Tokens]:
 
 
 def english_tokens(text: str) -> Tokens:
-    """As `rouge-score` cuts a text: small Latin letters and digits."""
+    """Tokenize a text as `rouge-score` does: lower-case Latin letters and digits."""
     return _ENGLISH.findall(text.lower())
 
 
 def word_tokens(text: str) -> Tokens:
-    """Words of any letters, and each character of a script without spaces."""
+    """Return words of any letters, and single characters of scripts without spaces."""
     return WORD.findall(text.lower())
 
 
 def _scores(written: Tokens, reference: Tokens) -> tuple[float, float, float]:
-    """The METRICS of two texts, as shares."""
+    """Return the METRICS of two texts, as fractions of 1."""
     common = longest_common_subsequence(written, reference)
     return (
         _f1_of_ngrams(written, reference, 1),
@@ -84,8 +84,10 @@ def _f1(shared: int, written: int, reference: int) -> float:
 
 
 def longest_common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many tokens the longest has, by bits of whole numbers (Hyyrö 2004): bit i of `row` is 0
-    where it becomes longer with token i of `one`.
+    """Return the length of the longest common subsequence, computed with the bits of integers
+    (Hyyrö 2004).
+
+    Bit i of `row` is 0 if the subsequence becomes longer with token i of `one`.
     """
     places: dict[str, int] = {}
     for index, token in enumerate(one):

@@ -1,5 +1,5 @@
-"""What arrives: contexts and questions. What leaves: the sentence of a context that is nearest to a
-question, which a model that finds answers has to beat.
+"""The nearest-sentence baseline of extractive question answering: the sentence of a context that is
+most similar to the question.
 """
 
 import math
@@ -9,21 +9,24 @@ from collections.abc import Sequence
 
 from langue.statistics.ngrams import tokens
 
-# A sentence ends with a full stop before a blank, with a Chinese one, or with its line.
+# A sentence ends with sentence punctuation before whitespace, with Chinese sentence punctuation, or
+# at the end of its line.
 _END = r"[.!?]+[\"'”’)\]]*(?=\s)|[。！？；]+[”’」』）]*|(?=\n)|$"
 _SENTENCE = re.compile(rf"\S.*?(?:{_END})", re.DOTALL)
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """The characters of each sentence of a text, blanks between them apart."""
+    """Return the character span of each sentence of a text, without the whitespace between them."""
     return [match.span() for match in _SENTENCE.finditer(text)]
 
 
 class NearestSentence:
-    """The sentences of contexts, by the cosine of their TF-IDF with a question's."""
+    """Finds sentences of contexts by the cosine of their TF-IDF vectors with that of a question."""
 
     def __init__(self, contexts: Sequence[str]) -> None:
-        """contexts: all that are asked about, by whose sentences words are weighed."""
+        """contexts: all contexts of the questions; their sentences give the document
+        frequencies.
+        """
         self._spans = {context: sentences(context) for context in contexts}
         self._words = {
             context: [Counter(tokens(context[start:end])) for start, end in spans]
@@ -42,8 +45,8 @@ class NearestSentence:
         }
 
     def find(self, question: str, context: str) -> tuple[int, int]:
-        """The characters of the sentence of one of the contexts; the first of those that are
-        equally near.
+        """Return the character span of the most similar sentence of one of the contexts; the first
+        one, in case of a tie.
         """
         asked = {word: n * self._weight(word) ** 2 for word, n in Counter(tokens(question)).items()}
         best = (0, len(context))

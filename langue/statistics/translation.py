@@ -1,8 +1,8 @@
-"""What arrives: translations, and the references of each. What leaves: BLEU (Papineni et al. 2002)
-and chrF (Popović 2015) as functions of how often each segment counts.
+"""BLEU (Papineni et al. 2002) and chrF (Popović 2015) of translations and their references, as
+functions of the weight of each segment.
 
-Both are computed by `sacrebleu` (Post 2018, arXiv:1804.08771), whose signatures say how. A corpus's
-score is made of sums over its segments, so that a resample needs those sums alone.
+Both are computed by `sacrebleu` (Post 2018, arXiv:1804.08771), whose signatures describe how. The
+score of a corpus is a function of sums over its segments, so that a resample needs only those sums.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from langue.statistics.metrics import Measure
 from langue.text.quality import script
 
 METRICS = ("bleu", "chrf")
-USUAL = "13a"  # the tokenizer of languages that write spaces
+USUAL = "13a"  # the tokenizer of languages with spaces
 
 
 class TranslationScores:
-    """What both metrics count of each segment."""
+    """The sufficient statistics of both metrics for each segment."""
 
     def __init__(
         self,
@@ -29,15 +29,15 @@ class TranslationScores:
         references: Sequence[Sequence[str]],
         tokenize: str | None = None,
     ) -> None:
-        """references: one or more of each of the N texts; tokenize: of BLEU, None: by the script
-        of these.
+        """references: one or more for each of the N texts. tokenize: the tokenizer of BLEU; None:
+        chosen by the script of the references.
         """
         sacrebleu = _sacrebleu()
         text = "".join(texts[0] for texts in references)
         self._bleu = sacrebleu.BLEU(tokenize=tokenize or tokenizer_of(text))
         self._chrf = sacrebleu.CHRF()
         most = max(map(len, references), default=1)
-        # reference k of all texts; sacrebleu passes over None
+        # reference k of all texts; sacrebleu ignores None
         streams = [[_at(texts, k) for texts in references] for k in range(most)]
         hypotheses = list(written)
         counted = (
@@ -48,13 +48,13 @@ class TranslationScores:
 
     @property
     def signatures(self) -> dict[str, str]:
-        """How each metric was computed, as papers print it."""
+        """The signature of each metric, as reported in papers."""
         found = {"bleu": self._bleu.get_signature(), "chrf": self._chrf.get_signature()}
         return {name: str(signature) for name, signature in found.items()}
 
     @property
     def measure(self) -> Measure:
-        """Both metrics, on a scale of 100, of weighted segments."""
+        """The measure of both metrics, on a scale of 100."""
 
         def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
             bleu = self._of_bleu.T @ weights  # (counts, R)
@@ -76,8 +76,10 @@ class TranslationScores:
 
 
 def tokenizer_of(text: str) -> str:
-    """The tokenizer of BLEU for targets such as this text. That for Japanese needs MeCab; where it
-    is not installed, and in other scripts without spaces, characters are the words.
+    """Return the tokenizer of BLEU for targets like this text.
+
+    The one for Japanese needs MeCab; without it, and in other scripts without spaces, characters
+    are the tokens.
     """
     language = script.language(script.count(text))
     if language == "Chinese":
@@ -88,7 +90,7 @@ def tokenizer_of(text: str) -> str:
 
 
 def check_installed() -> None:
-    """LangueError where sacrebleu is not there."""
+    """Raise LangueError if sacrebleu is not installed."""
     _sacrebleu()
 
 

@@ -1,9 +1,9 @@
-"""What arrives: votes of raters on pairs of outputs.
-What leaves: who wins, how sure that is, whether raters agree, and whether the side decided.
+"""Statistics of raters' votes on pairs of outputs: who wins and with what certainty, whether raters
+agree, and whether the side influenced the votes.
 
-A vote says which side was better, or neither: a tie, or both bad, which count as half a win each.
-Where a rater has voted on an item in both orders (a model as judge does), equal answers are one
-vote and others a tie.
+A vote says which side was better, or neither: a tie, or both bad; each of these counts as half a
+win for both. If a rater voted on an item in both orders (as a model does when it is the judge),
+equal verdicts are one vote, and different ones are a tie.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -22,8 +22,8 @@ RIGHT = "right"
 TIE = "tie"
 BAD = "bad"
 VOTES = (LEFT, RIGHT, TIE, BAD)
-PRIOR = 0.1  # wins that each system is given over each other before any vote
-ELO = 400 / np.log(10)  # points on the scale of chess, of a natural logarithm
+PRIOR = 0.1  # prior wins of each system over each other
+ELO = 400 / np.log(10)  # Elo points per unit of natural logarithm
 _STEPS = 5000
 _PRECISE = 1e-9
 
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Vote:
-    """left, right: the systems that stood there."""
+    """A vote; left and right: the systems on these sides."""
 
     item: Hashable
     rater: str
@@ -43,8 +43,9 @@ class Vote:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rater says of an item and a pair, whatever the sides: the system that is better, TIE
-    or BAD. pair: in alphabetical order.
+    """A rater's verdict on an item and a pair, independent of sides: the better system, TIE or BAD.
+
+    pair: in alphabetical order.
     """
 
     item: Hashable
@@ -54,8 +55,10 @@ class Verdict:
 
 
 def verdicts_of(votes: Iterable[Vote]) -> tuple[list[Verdict], dict[str, tuple[int, int]]]:
-    """One verdict for each rater, item and pair, and by rater of how many in both orders how many
-    agree: (agreed, of). Of two votes on the same sides the later counts.
+    """Return one verdict for each rater, item and pair, and for each rater (agreed, of): of the
+    items rated in both orders, how many have equal verdicts.
+
+    Of two votes on the same sides, the later one counts.
     """
     last = {(vote.rater, vote.item, vote.left, vote.right): vote for vote in votes}
     orders: dict[tuple[str, Hashable, tuple[str, str]], list[str]] = {}
@@ -76,7 +79,7 @@ def verdicts_of(votes: Iterable[Vote]) -> tuple[list[Verdict], dict[str, tuple[i
 
 
 def report(votes: Sequence[Vote], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """All that is said of votes, ready for JSON."""
+    """Return all statistics of the votes, ready for JSON."""
     verdicts, both = verdicts_of(votes)
     systems = sorted({name for each in verdicts for name in each.pair})
     return {
@@ -92,9 +95,10 @@ def report(votes: Sequence[Vote], resamples: int = RESAMPLES, seed: int = 0) -> 
 
 
 def pair_record(pair: tuple[str, str], verdicts: Iterable[Verdict]) -> dict[str, Any]:
-    """How the first of a pair fares against the second: of the votes that decided the share that it
-    won, with Wilson's interval (1927) and the exact p-value of no difference (the sign test); and
-    its score, ties as half.
+    """Return the record of the first system of a pair against the second.
+
+    win_rate is the share of decided votes that it won, with Wilson's interval (1927) and the exact
+    p-value of no difference (the sign test); score also counts ties as half a win.
     """
     said = [each.winner for each in verdicts if each.pair == pair]
     wins = said.count(pair[0])
@@ -118,7 +122,9 @@ def pair_record(pair: tuple[str, str], verdicts: Iterable[Verdict]) -> dict[str,
 
 
 def even(count: int, total: int) -> float:
-    """The exact two-sided p-value of `count` of `total` where each has a probability of a half."""
+    """Return the exact two-sided p-value of `count` out of `total` under a probability
+    of a half.
+    """
     if not total:
         return 1.0
     return min(1.0, 2.0 * float(bdtr(min(count, total - count), total, 0.5)))
@@ -128,7 +134,9 @@ def even(count: int, total: int) -> float:
 
 
 def wins_of(verdicts: Iterable[Verdict], systems: Sequence[str]) -> Floats:
-    """(K, K) how often the system of the row has won over that of the column, ties as half."""
+    """Return (K, K): how often the system of the row won against that of the column,
+    ties as half.
+    """
     place = {name: number for number, name in enumerate(systems)}
     wins = np.zeros((len(systems), len(systems)))
     for each in verdicts:
@@ -140,11 +148,12 @@ def wins_of(verdicts: Iterable[Verdict], systems: Sequence[str]) -> Floats:
 
 
 def bradley_terry(wins: Floats, prior: float = PRIOR) -> Floats:
-    """(..., K) strengths whose differences are log odds of winning (Bradley and Terry 1952), their
-    mean 0, of wins (..., K, K).
+    """Return strengths (..., K) whose differences are log odds of winning (Bradley and Terry 1952),
+    with mean 0, from wins (..., K, K).
 
-    By minorisation-maximisation (Hunter 2004, equation 3). prior: wins that each has over each
-    other besides, which keeps the strength of a system finite that has always won; 0: none.
+    They are computed by minorisation-maximisation (Hunter 2004, equation 3). prior: additional wins
+    of each system over each other, which keep the strength of a system that always won finite; 0:
+    none.
     """
     count = wins.shape[-1]
     given = wins + prior * (1 - np.eye(count))
@@ -166,8 +175,10 @@ def bradley_terry(wins: Floats, prior: float = PRIOR) -> Floats:
 def ranking(
     verdicts: Sequence[Verdict], systems: Sequence[str], resamples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Each system's strength in points of Elo about a mean of 0, from the strongest, with the 95%
-    interval over items drawn anew: votes on one item are not independent.
+    """Return each system's strength in Elo points around a mean of 0, strongest first.
+
+    The 95% interval is from a bootstrap over items, since votes on the same item are not
+    independent.
     """
     by_item: dict[Hashable, list[Verdict]] = {}
     for each in verdicts:
@@ -189,8 +200,8 @@ def ranking(
 
 
 def agreement(verdicts: Iterable[Verdict]) -> dict[str, Any] | None:
-    """Cohen's kappa (1960) of each two raters and Krippendorff's alpha (2004, nominal) of all; None
-    where no two have rated the same.
+    """Return Cohen's kappa (1960) of each two raters and Krippendorff's alpha (2004, nominal) of
+    all; None if no two raters rated the same item.
     """
     said: dict[Hashable, dict[str, str]] = {}
     for each in verdicts:
@@ -211,7 +222,9 @@ def agreement(verdicts: Iterable[Verdict]) -> dict[str, Any] | None:
 
 
 def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Agreement beyond chance of two raters; None where both have said one thing only."""
+    """Return the agreement of two raters beyond chance; None if both always gave the same single
+    verdict.
+    """
     names = sorted({name for pair in pairs for name in pair})
     place = {name: number for number, name in enumerate(names)}
     counts = np.zeros((len(names), len(names)))
@@ -225,8 +238,10 @@ def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 def krippendorff_alpha(units: Sequence[Sequence[str]]) -> float | None:
-    """Agreement beyond chance of any number of raters, of whom each may have rated some units only.
-    units: what was said of each. None where all have said one thing, or nobody the same as another.
+    """Return the agreement beyond chance of any number of raters, each of whom may have rated only
+    some units.
+
+    units: the verdicts on each. None if all verdicts are equal, or no unit has two raters.
     """
     names = sorted({name for unit in units for name in unit})
     place = {name: number for number, name in enumerate(names)}
@@ -245,12 +260,12 @@ def krippendorff_alpha(units: Sequence[Sequence[str]]) -> float | None:
     return float(1 - observed / expected) if expected else None
 
 
-# --- the side ---
+# --- influence of the side ---
 
 
 def position(votes: Iterable[Vote]) -> dict[str, Any]:
-    """Whether the side decided: the share of the left among votes for a side, over all votes as
-    they were given, its interval and the exact p-value of an even chance.
+    """Return whether the side influenced the votes: the share of the left side among all votes for
+    a side as they were given, with its interval and the exact p-value of equal chances.
     """
     last = {(vote.rater, vote.item, vote.left, vote.right): vote.vote for vote in votes}
     said = list(last.values())

@@ -1,6 +1,6 @@
-"""What the battery of pretraining objectives needs to know of each: settings with which a tiny
-model learns eight documents by heart, and the class of `transformers` that reads the run. An
-objective that is registered needs an entry here."""
+"""The cases of the contract tests of pretraining objectives: settings with which a tiny model
+memorises eight documents, and the class of `transformers` that loads the run. Every registered
+objective needs an entry here."""
 
 import math
 import random
@@ -31,13 +31,13 @@ class Case:
     """One way to use an objective."""
 
     objective: str
-    loader: str  # the class of `transformers` for the finished run
-    # nats of a document that no model can save: which of the eight it is, where nothing tells
+    loader: str  # the class of `transformers` that loads the finished run
+    # irreducible loss of a document in nats: nothing tells which of the eight it is
     unavoidable: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
-    logits: str = "logits"  # what the class calls the scores of tokens
-    steps: int = 2  # of training
-    by_heart: bool = False  # whether these are enough to learn eight documents by heart
+    logits: str = "logits"  # the name of the token logits in the class's output
+    steps: int = 2  # number of training steps
+    by_heart: bool = False  # whether these are enough to memorise eight documents
 
 
 CASES = {
@@ -55,7 +55,7 @@ CASES = {
     "denoise": Case("denoise", "AutoModelForSeq2SeqLM", steps=100, by_heart=True),
 }
 
-# A line of a text in JSON that is none, and what the message says of it.
+# An invalid line of a JSON Lines file, and a word of the error message.
 MALFORMED = [
     ('{"text": 5}', "text"),
     ('{"words": "the film"}', "text"),
@@ -64,14 +64,15 @@ MALFORMED = [
 
 
 def documents(n: int) -> list[str]:
-    """Different texts of different lengths, of words that are one token and words that are two."""
+    """Return different texts of different lengths, with words of one token and words of two."""
     generator = random.Random(3)
     words = [*GOOD, *BAD, *PLAIN, "films", "nights", "actors"]
     return [" ".join(generator.choices(words, k=8 + index % 5)) for index in range(n)]
 
 
 def word_tokenizer(folder: Path) -> Path:
-    """Words and their endings, with every special token that an objective may need."""
+    """Write a tokenizer of words and their endings, with every special token that an objective may
+    need."""
     folder.mkdir(parents=True)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>"]
     special += [f"<extra_id_{index}>" for index in range(12)]

@@ -1,5 +1,5 @@
-"""What published decoders of many families say in config.json, with tiny sizes: the keys and the
-values, and what the file's names differ in from the reference's."""
+"""Published decoders of many families at tiny sizes: the keys and values of config.json, and how
+the names in the file differ from the reference's."""
 
 # fmt: off
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2}
@@ -122,7 +122,7 @@ STABLELM_12B = USUAL | {
 }
 # fmt: on
 
-# name -> (model_type, config, the reference's class)
+# name -> (model_type, config, class of the reference)
 DECODERS = {
     "starcoder2-3b": ("starcoder2", STARCODER2, "Starcoder2ForCausalLM"),
     "gpt-j-6b": ("gptj", GPTJ, "GPTJForCausalLM"),

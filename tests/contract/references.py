@@ -1,5 +1,5 @@
-"""What `transformers` calls each family, and configs of it drawn per seed with non-default values
-on every axis."""
+"""The classes of each family in `transformers`, and configs drawn by seed with non-default values
+of every option."""
 
 import random
 
@@ -78,8 +78,8 @@ def _gpt2(draw):
 
 
 def _rope(draw, share=None):
-    """Rotary positions with one of the published scalings; the context is stretched from 16 tokens
-    on."""
+    """Draw rotary positions with one of the published scalings; the context is extended beyond 16
+    tokens."""
     rope = draw.choice(
         [
             {"rope_type": "default"},
@@ -121,7 +121,7 @@ def _neox(draw):
 
 
 def _bloom(draw):
-    heads = draw.choice([1, 2, 3, 4, 6])  # slopes beyond a power of two are drawn up apart
+    heads = draw.choice([1, 2, 3, 4, 6])  # the slopes beyond a power of two are computed separately
     sizes = {
         "hidden_size": heads * draw.choice([4, 8]),
         "n_layer": draw.choice([1, 2, 3]),
@@ -140,7 +140,7 @@ def _llama(draw, **more):
         "head_dim": draw.choice([8, 12]),
         "rms_norm_eps": draw.choice([1e-6, 1e-3]),
         "tie_word_embeddings": draw.choice([True, False]),
-        # exceeded by the longest test sequence, so that `dynamic` matters
+        # exceeded by the longest test sequence, so that `dynamic` has an effect
         "max_position_embeddings": 24,
         "rope_parameters": _rope(draw),
         **more,
@@ -163,7 +163,7 @@ def _qwen(draw, **more):
 
 def _qwen2(draw):
     kept = _qwen(draw)
-    del kept["head_dim"]  # Qwen2 has none of its own
+    del kept["head_dim"]  # Qwen2 has no head_dim option
     return kept
 
 
@@ -192,7 +192,7 @@ def _gemma3(draw):
         "full_attention": _rope(draw),
         "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
     }
-    # the reference looks for `truncate` where it is not
+    # the reference looks for `truncate` in the wrong place
     if ropes["full_attention"]["rope_type"] == "yarn":
         ropes["full_attention"] = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
     kept = _gemma(
@@ -209,8 +209,8 @@ def _nanochat(draw):
     kept = _llama(
         draw, attention_bias=draw.choice([True, False]), hidden_act=draw.choice(["relu2", "silu"])
     )
-    # the reference normalises after turning, which takes YaRN's amplitude out again; ours refuses
-    # that
+    # the reference normalises after rotation, which removes YaRN's amplitude; langue refuses such
+    # configs
     kept["rope_parameters"] = {"rope_type": "default", "rope_theta": draw.choice([10_000.0, 500.0])}
     return kept | {"final_logit_softcapping": draw.choice([15.0, 2.0, None])}
 
@@ -240,7 +240,7 @@ def _gpt_oss(draw):
     return _moe(
         draw,
         num_local_experts=draw.choice([3, 4]),
-        # some numbers are beyond, and some are not
+        # so that some values exceed the limit, and some do not
         swiglu_limit=draw.choice([0.3, 1.0]),
         sliding_window=draw.choice([3, 6]),
         num_hidden_layers=draw.choice([2, 3]),
@@ -353,9 +353,9 @@ def _phi3(draw):
 
 
 def _longrope(draw):
-    """Exceeded by some test sequences and not by others."""
+    """Draw a longrope config whose original length some test sequences exceed and others do not."""
     kept = _phi3(draw) | {"hidden_size": 32, "original_max_position_embeddings": 10}
-    del kept["head_dim"]  # its class asks for the divisors of hidden_size / num_attention_heads
+    del kept["head_dim"]  # its class requires factors for hidden_size / num_attention_heads
     rope = kept["rope_parameters"]
     pairs = int(32 // kept["num_attention_heads"] * rope["partial_rotary_factor"]) // 2
     own = {
@@ -393,7 +393,7 @@ def _olmo2(draw):
 
 def _olmo3(draw):
     rope = _rope(draw)
-    # the reference looks for `truncate` where it is not
+    # the reference looks for `truncate` in the wrong place
     if rope["rope_type"] == "yarn":
         rope = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
     local = {"rope_type": "default", "rope_theta": draw.choice([300.0, 500.0])}
@@ -412,7 +412,7 @@ def _mpnet(draw):
 
 def _nomic_bert(draw):
     rope = _rope(draw)
-    if rope["rope_type"] == "dynamic":  # whose lengths the reference remembers
+    if rope["rope_type"] == "dynamic":  # the reference keeps the longest length so far
         rope = {"rope_type": "default", "rope_theta": 300.0}
     shorter = {"max_position_embeddings": 32, "hidden_act": draw.choice(["silu", "gelu"])}
     return _encoder(draw, rope_parameters=rope) | shorter
@@ -435,7 +435,8 @@ def _deberta_v2(draw):
     relative = {
         "relative_attention": bool(terms),
         "pos_att_type": terms,
-        # near distances have an embedding each, far ones share them; or all have one, to a limit
+        # near distances have separate embeddings and far ones share them, or all are separate up to
+        # a limit
         "position_buckets": draw.choice([4, 6, 16, -1]),
         "max_relative_positions": draw.choice([-1, 12, 24]),
         "norm_rel_ebd": draw.choice(["layer_norm", "none"]) if terms else "none",
@@ -542,7 +543,7 @@ def _ministral(draw):
 
 
 def _ministral3(draw):
-    """Grown from 10 tokens on."""
+    """Draw a config whose scaling by position begins at 10 tokens."""
     rope = draw.choice(
         [{"rope_type": "default"}, {"rope_type": "yarn", "factor": 4.0, "mscale": 1.0}]
     )
@@ -565,13 +566,13 @@ def _exaone4(draw):
         "sliding_window": draw.choice([4, None]),
         "sliding_window_pattern": draw.choice([2, 4]),
     }
-    if windows["sliding_window"] is None:  # its class divides by the pattern
+    if windows["sliding_window"] is None:  # its class divides by the pattern otherwise
         windows["layer_types"] = ["full_attention"] * 4
     return kept | windows
 
 
-# model_type -> (the reference's config class, its class with a language-model head, the drawn
-# values)
+# model_type -> (config class of the reference, its class with a language-model head, function that
+# draws the values)
 REFERENCES = {
     "bert": ("BertConfig", "BertForMaskedLM", _encoder),
     "ernie": ("ErnieConfig", "ErnieForMaskedLM", _ernie),
@@ -632,7 +633,7 @@ REFERENCES = {
     "helium": (
         "HeliumConfig",
         "HeliumForCausalLM",
-        # whose output map has as many inputs as outputs
+        # its output projection has as many inputs as outputs
         lambda draw: (
             _llama_own(draw) | {"hidden_size": 32, "num_attention_heads": 4, "head_dim": 8}
         ),
@@ -680,19 +681,19 @@ REFERENCES = {
 }
 
 
-# What a family has in some published models and the battery's draws leave out: there its reference
-# computes a batch otherwise than each text by itself, or classes with other heads lack it.
+# Options of some published models that the draws above leave out, because the reference computes a
+# batch differently from single texts, or lacks them in classes with other heads.
 VARIANTS = {
     "phi3, longrope": ("Phi3Config", "Phi3ForCausalLM", _longrope),
 }
 
 
-# fairseq's, whose positions are counted from behind the padding token's number
+# families from fairseq, whose positions begin after the id of the padding token
 PADDED_BY_ONE = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "mpnet")
 
 
 def draw_config(name, seed):
-    """A config of the reference, eager attention (its slow and plain path) chosen."""
+    """Return a config of the reference with eager attention (its slow and plain implementation)."""
     kind, _, values = (REFERENCES | VARIANTS)[name]
     specials = {
         "pad_token_id": 1 if name in PADDED_BY_ONE else 0,
@@ -704,7 +705,7 @@ def draw_config(name, seed):
 
 
 def draw_model(name, seed, std=0.2):
-    """A reference model in which no weight, bias or norm has its default value."""
+    """Return a reference model in which no weight, bias or norm has its default value."""
     return scattered(
         lambda: getattr(transformers, (REFERENCES | VARIANTS)[name][1])(draw_config(name, seed)),
         seed,
@@ -713,14 +714,14 @@ def draw_model(name, seed, std=0.2):
 
 
 def scattered(make, seed, std=0.2):
-    """What `make` makes, with every weight drawn anew."""
+    """Return the result of `make` with all weights drawn at random."""
     import torch
 
     torch.manual_seed(seed)
     model = make().eval()
     for weight in model.parameters():
         if not weight.requires_grad:
-            continue  # sinusoids
+            continue  # sinusoidal positions
         if weight.ndim == 1:
             weight.data.add_(std * torch.randn(weight.shape))
         else:

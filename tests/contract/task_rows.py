@@ -1,5 +1,5 @@
-"""What the battery of tasks needs to know of each: rows that a tiny model can learn, predictions
-that are perfect, and rows that are wrong. A task that is registered needs an entry here."""
+"""The cases of the contract tests of tasks: rows that a tiny model can learn, perfect predictions,
+and malformed rows. Every registered task needs an entry here."""
 
 import random
 from collections.abc import Callable
@@ -22,20 +22,20 @@ class Case:
     """One way to use a task."""
 
     task: str
-    rows: Callable[[int], list[dict[str, Any]]]  # so many, different ones
-    # the golds of such rows as predictions that make no error
+    rows: Callable[[int], list[dict[str, Any]]]  # returns that many different rows
+    # converts the golds of such rows to predictions without errors
     perfect: Callable[[Any, Any], Any]  # (task, golds)
-    # what is wrong with a row, and what the message says of it
+    # invalid rows, with a part of the error message
     malformed: list[tuple[dict[str, Any], str]]
     settings: dict[str, Any] = field(default_factory=dict)
-    # whether its loss is one of each row, whatever others are in the batch
+    # whether the loss of a row is independent of the other rows of the batch
     of_rows: bool = True
-    # what it begins with: a published encoder or decoder, or a new model
+    # the initial model: a published encoder or decoder, or a new model
     model: Literal["encoder", "decoder", "new"] = "encoder"
 
 
 def texts(n: int, *columns: str) -> list[dict[str, Any]]:
-    """Texts of different lengths; the words of `GOOD` and `BAD` in them say what is to be told."""
+    """Return texts of different lengths; their words from `GOOD` and `BAD` determine the target."""
     generator = random.Random(5)
     rows = []
     for index in range(n):
@@ -67,7 +67,7 @@ def scored(n: int) -> list[dict[str, Any]]:
 
 
 def tagged(n: int, prefixes: bool = True) -> list[dict[str, Any]]:
-    """Words of which those of `GOOD` and `BAD` are entities, or have tags of their own."""
+    """Return words of which those of `GOOD` and `BAD` are entities, or have tags of their own."""
     rows = []
     for row in texts(n, "text"):
         tokens = row["text"].split()
@@ -89,7 +89,8 @@ def as_tagged(task: Any, golds: Any) -> list[Tagged]:
 
 
 def asked(n: int, unanswered: int = 0) -> list[dict[str, Any]]:
-    """Contexts with one word of `GOOD` or `BAD`, which is the answer; every so many has none."""
+    """Return contexts with one word of `GOOD` or `BAD`, the answer; every `unanswered`-th has
+    none."""
     generator = random.Random(6)
     rows = []
     for index in range(n):
@@ -114,7 +115,7 @@ def as_answered(task: Any, golds: Any) -> list[Answered]:
 
 
 def translated(n: int) -> list[dict[str, Any]]:
-    """Texts, and for each its words in turn, those of `GOOD` and `BAD` told apart."""
+    """Return texts, with their first words in reverse order as targets."""
     rows = []
     for row in texts(n, "source"):
         words = row["source"].split()[:4]
@@ -127,7 +128,7 @@ def as_written(task: Any, golds: Any) -> list[Written]:
 
 
 def compared(n: int) -> list[dict[str, Any]]:
-    """Pairs that share more words the more similar they are."""
+    """Return pairs that share more words the more similar they are."""
     generator = random.Random(7)
     rows = []
     for index in range(n):
@@ -140,7 +141,7 @@ def compared(n: int) -> list[dict[str, Any]]:
 
 
 def answered(n: int, negatives: int = 0) -> list[dict[str, Any]]:
-    """Pairs of texts with words of their own; negatives have some of them."""
+    """Return pairs of texts that share distinctive words; negatives contain one of these words."""
     generator = random.Random(8)
     words = [*PLAIN, *GOOD]
     rows: list[dict[str, Any]] = []
@@ -155,7 +156,8 @@ def answered(n: int, negatives: int = 0) -> list[dict[str, Any]]:
 
 
 def opposed(n: int, scored: bool = False) -> list[dict[str, Any]]:
-    """Pairs, of each eight of which the other seven answers are negatives."""
+    """Return pairs in which the answers of the other seven pairs in a block of eight are
+    negatives."""
     rows = answered(n)
     for index, row in enumerate(rows):
         near = rows[index - index % 8 : index - index % 8 + 8]
@@ -166,7 +168,8 @@ def opposed(n: int, scored: bool = False) -> list[dict[str, Any]]:
 
 
 def as_vectors(task: Any, golds: Any) -> list[Any]:
-    """Of scored pairs angles; of others a direction for each query and what answers it."""
+    """Return vectors at angles that match the scores; for unscored pairs, a direction for each
+    query and its answer."""
     if task.has_scores:
         scores = np.asarray([gold.scores[0] for gold in golds])
         rows = np.stack([scores, np.sqrt(1 - scores**2)], 1)
@@ -180,7 +183,7 @@ def as_vectors(task: Any, golds: Any) -> list[Any]:
 
 
 def talks(n: int) -> list[dict[str, Any]]:
-    """Conversations in which the assistant says a word of the user's last message."""
+    """Return conversations in which the assistant repeats a word of the user's last message."""
     rows = []
     for index, row in enumerate(texts(n, "text")):
         words = row["text"].split()
@@ -201,7 +204,7 @@ def as_replies(task: Any, golds: Any) -> list[Reply]:
 
 
 def compared_answers(n: int) -> list[dict[str, Any]]:
-    """Two answers, the better one with a word of `GOOD`."""
+    """Return pairs of answers, of which the better one has a word of `GOOD`."""
     generator = random.Random(9)
     rows = []
     for row in texts(n, "prompt"):
@@ -212,7 +215,7 @@ def compared_answers(n: int) -> list[dict[str, Any]]:
 
 
 def talk_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The same as messages, without a prompt of their own."""
+    """Return the same row as messages, without a separate prompt."""
     asked = {"role": "user", "content": row["prompt"]}
     return {
         name: [asked, {"role": "assistant", "content": row[name]}]

@@ -1,6 +1,6 @@
-"""What we write, opened elsewhere: by the Auto classes, pipelines and collator of `transformers`,
-and, where it is a causal model, by the loader of lm-evaluation-harness. They give our numbers, in
-batches, or refuse with a message."""
+"""Models saved by langue, opened by other libraries: by the Auto classes, pipelines and collator of
+`transformers`, and causal models by the loader of lm-evaluation-harness. They give langue's
+numbers, in batches, or refuse with a message."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ from tests.contract.test_families import CLASSIFIERS, close
 
 DECODING = ("CausalLM", "LMHeadModel")
 TEXTS = ["the cat", "a longer text than", "cat and dog"]
-# which are special for what the config says, not for what they are called
+# special because the config says so, not because of their names
 CONTROLS = ["<a>", "<b>", "<c>", "<d>"]
 DECODERS = [
     name for name, family in FAMILIES.items() if family.architectures["lm"].endswith(DECODING)
@@ -41,7 +41,8 @@ DECODERS = [
 
 
 def _opened_by():
-    """`opened_by` of docs/generate.py: the table of docs/families.md is what is tested here."""
+    """Return the result of `opened_by` of docs/generate.py, so that the table of docs/families.md
+    is tested here."""
     file = Path(__file__).parents[2] / "docs" / "generate.py"
     spec = importlib.util.spec_from_file_location("generate", file)
     generate = importlib.util.module_from_spec(spec)
@@ -54,13 +55,14 @@ DECODERS = [name for name in FAMILIES if OPENED[name]["harness"]]
 
 
 def write_tokenizer(folder, name):
-    """Bytes, a word after the other, and no word about what is special; as Qwen2's class would cut
-    them for Qwen2."""
+    """Write a byte-level tokenizer that does not declare which tokens are special, pre-tokenized
+    like Qwen2's class for Qwen2."""
     tokens = [*CONTROLS, *sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]
     backend = tokenizers.Tokenizer(
         models.BPE({token: i for i, token in enumerate(tokens)}, [("t", "h")])
     )
-    qwen = name == "qwen2"  # whose class version 5 of transformers takes, whatever a folder says
+    # version 5 of transformers always uses its class, whatever a folder says
+    qwen = name == "qwen2"
     backend.pre_tokenizer = (
         by_words(QWEN2) if qwen else pre_tokenizers.ByteLevel(add_prefix_space=False)
     )
@@ -73,8 +75,8 @@ def write_tokenizer(folder, name):
 
 
 def published(folder, name, monkeypatch, pads=True):
-    """A folder of the family whose config alone says which tokens are special. pads: whether it has
-    one for padding."""
+    """Write a folder of the family in which only the config says which tokens are special; pads:
+    whether there is a padding token."""
     folder.mkdir()
     monkeypatch.setattr(references, "VOCABULARY", write_tokenizer(folder, name))
     draw_model(name, 0).save_pretrained(folder)
@@ -94,7 +96,7 @@ def token_ids(model):
 
 
 def assert_special_tokens_agree(folder):
-    """The tokenizer, the config and what is generated with name the same tokens."""
+    """Assert that the tokenizer, the config and the generation config name the same tokens."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     config = transformers.AutoConfig.from_pretrained(folder)
     files = [config]
@@ -114,13 +116,13 @@ def assert_special_tokens_agree(folder):
     return tokenizer
 
 
-# Most published decoders have no token for padding, and other models have one.
+# Most published decoders have no padding token, and other models have one.
 PADS = [(name, name not in DECODERS) for name in FAMILIES] + [("gpt2", True), ("bert", False)]
 
 
 @pytest.mark.parametrize("name, pads", PADS)
 def test_a_converted_model_opens_in_batches(tmp_path, monkeypatch, name, pads):
-    """And is scored by lm-evaluation-harness, given nothing but the folder, as we score it."""
+    """Given only the folder, lm-evaluation-harness also scores it as langue does."""
     folder = convert(published(tmp_path / "m", name, monkeypatch, pads), tmp_path / "out")
     tokenizer = assert_it_opens_in_batches(folder)
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<b>", "<c>")
@@ -129,7 +131,8 @@ def test_a_converted_model_opens_in_batches(tmp_path, monkeypatch, name, pads):
 
 
 def assert_it_opens_in_batches(folder):
-    """By the Auto classes of its body and its language model, with our tokens and our numbers."""
+    """Assert that the Auto classes of its body and its language model give langue's tokens and
+    numbers."""
     model = load(folder)
     tokenizer = assert_special_tokens_agree(folder)
     assert [each.ids for each in model.tokenizer.encode_batch(TEXTS)] == tokenizer(TEXTS)[
@@ -160,15 +163,15 @@ def assert_it_opens_in_batches(folder):
 
 
 def loglikelihoods(folder, requests):
-    """As lm-evaluation-harness computes them, given nothing but the folder."""
+    """Return the results of lm-evaluation-harness, given only the folder."""
     harness = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=2)
     instances = [Instance("loglikelihood", {}, request, i) for i, request in enumerate(requests)]
     return [score for score, _ in harness.loglikelihood(instances, disable_tqdm=True)]
 
 
 def our_loglikelihood(model, begin, context, continuation):
-    """The same from our logits. begin: the token that texts begin with, which an empty context
-    is."""
+    """Return the same from langue's logits; begin: the token that texts begin with, used as an
+    empty context."""
     encode = model.tokenizer.backend.encode
     before = encode(context, add_special_tokens=False).ids if context else [begin]
     whole = (
@@ -209,7 +212,7 @@ def test_a_pretrained_run_opens_in_batches(tmp_path, objective, preset):
 
 
 def run_of(folder, run, pooling, task):
-    """A run of a task whose head is new, none of its weights at its default."""
+    """Write a run of a task with a new head, none of whose weights has its default value."""
     task.settings = Classify.Options(pooling=pooling)
     described = describe(folder)
     checkpoint = read_checkpoint(described, head_of(task, described))
@@ -265,8 +268,8 @@ TASKS = {
 def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(
     tmp_path, monkeypatch, name, task
 ):
-    """By AutoModelForSequenceClassification and the pipeline, which would answer with a random
-    head."""
+    """AutoModelForSequenceClassification and the pipeline refuse it; otherwise they would predict
+    with a random head."""
     folder = published(tmp_path / "m", name, monkeypatch)
     *others, pooling = OPENED[name]["refused"]
     for other in others:
@@ -289,10 +292,10 @@ def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(
     with torch.no_grad():
         for mine, each in zip(model.hidden(ids), ids, strict=True):
             assert close(mine, encode(torch.tensor([each])).last_hidden_state[0].numpy())
-    model.save(tmp_path / "again")  # and so is what is saved of it
+    model.save(tmp_path / "again")  # the model saved again is refused too
     with pytest.raises((RuntimeError, ValueError)):
         transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
-    # A run that was written before has the body's names alone, and no empty tensor.
+    # A run written by an earlier version has only the names of the body, and no empty tensor.
     weights = load_file(tmp_path / "run" / "model.safetensors")
     prefix = FAMILIES[name].prefix
     old = {key.removeprefix(prefix): weight for key, weight in weights.items() if weight.numel()}

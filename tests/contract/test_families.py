@@ -1,5 +1,5 @@
-"""What every registered family keeps, against `transformers`: a family is tested by being
-registered."""
+"""Properties of every registered family, tested against `transformers`; registering a family is
+enough to test it."""
 
 import json
 import random
@@ -34,7 +34,7 @@ from tests.contract.references import (  # noqa: E402
     draw_model,
 )
 
-# in order of length: the reference's `dynamic` positions remember the longest so far
+# sorted by length, since `dynamic` positions of the reference keep the longest length so far
 LENGTHS = (1, 7, 7, 16, 30)
 every_family = pytest.mark.parametrize("name", FAMILIES)
 every_variant = pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
@@ -49,20 +49,20 @@ def save(folder, model):
 
 
 def sequences(seed, lengths=LENGTHS):
-    # not the first numbers: the reference gives its padding token no gradient
+    # without the first ids, since the reference gives its padding token no gradient
     draw = random.Random(seed)
     return [[draw.randrange(4, VOCABULARY) for _ in range(length)] for length in lengths]
 
 
 def inputs(model, seed):
-    """Token ids for `logits`: one list, or sources and targets."""
+    """Return token ids for `logits`: one list, or sources and targets."""
     if model.config.is_encoder_decoder:
         return sequences(seed), sequences(seed + 1, (5, 5, 1, 12, 7))
     return (sequences(seed),)
 
 
 def theirs(model, *ids):
-    """The reference's logits, one sequence at a time."""
+    """Yield the reference's logits, one sequence at a time."""
     for each in zip(*ids, strict=True):
         tensors = [torch.tensor([part]) for part in each]
         named = {"input_ids": tensors[0]} | (
@@ -90,7 +90,7 @@ def test_logits_and_saving(tmp_path, name, seed):
     with torch.no_grad():
         for index, expected in enumerate(theirs(reference, *ids)):
             assert close(ours[index], expected.numpy()), f"sequence {index}: {reference.config}"
-    # saved by us, every tensor is there to the bit, and means the same
+    # saved by langue, every tensor is bitwise equal, and has the same meaning
     model.save(tmp_path / "again")
     again = type(reference).from_pretrained(tmp_path / "again", attn_implementation="eager").eval()
     before = reference.state_dict()
@@ -133,14 +133,14 @@ def test_gradients_of_every_weight(tmp_path, name):
     reference.save_pretrained(tmp_path / "gradients")
     expected = load_file(tmp_path / "gradients" / "model.safetensors")
     largest = max(float(each.norm()) for each in expected.values())
-    # sinusoids, which a file may hold
+    # sinusoidal positions, which a file may contain
     fixed = {key for key, weight in reference.named_parameters() if not weight.requires_grad}
     assert expected.keys() - mapped.keys() - fixed <= {
         "final_logits_bias",
         "shared.weight",
         "model.shared.weight",
     }
-    # a buffer there, without a gradient
+    # final_logits_bias is a buffer in the reference, and has no gradient
     for key in expected.keys() & mapped.keys() - {"final_logits_bias"}:
         scale = max(float(expected[key].norm()), 1e-3 * largest)
         assert float((mapped[key] - expected[key]).norm()) <= 1e-4 * scale, key
@@ -165,7 +165,7 @@ def test_generation_is_the_references(tmp_path, name):
             ids = (tokens,) if model.config.architecture == "decoder" else (prompt, tokens)
             with torch.no_grad():
                 (logits,) = theirs(reference, *([part] for part in ids))
-            # BART's, as the last token
+            # BART forces the last token
             forced = model.checkpoint.generation.forced_eos if step == 7 else ()
             tokens.append(forced[0] if forced else int(logits[-1].argmax()))
             if tokens[-1] in model.checkpoint.ends:
@@ -180,8 +180,7 @@ def test_generation_is_the_references(tmp_path, name):
 @every_family
 def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
     folder = save(tmp_path / "m", draw_model(name, 0))
-    # Of the tokens, AutoTokenizer makes what the family's class would, not what this tokenizer.json
-    # says.
+    # AutoTokenizer tokenizes like the family's class, which differs from this tokenizer.json.
     checks = {
         check["check"]: check["ok"]
         for check in verify(folder)["checks"]
@@ -203,7 +202,7 @@ def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
         {"format": "pt"},
     )
     store = tmp_path / "reference.safetensors"
-    store_reference(load(folder), store)  # it loads, and speaks gibberish
+    store_reference(load(folder), store)  # it loads, but its outputs are garbage
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (numbers,) = [
         c
@@ -273,8 +272,8 @@ def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
 
 @every_family
 def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
-    """A model that lost its output gives states, and is not taken for a body alone: its class says
-    that it scores tokens."""
+    """A model without its output layer gives hidden states, but does not count as a body, since its
+    class promises token scores."""
     folder = save(tmp_path / "m", draw_model(name, 0))
     weights = load_file(folder / "model.safetensors")
     family = FAMILIES[name]
@@ -284,7 +283,7 @@ def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
         folder / "model.safetensors",
         {"format": "pt"},
     )
-    if all(head.values()):  # tied, with nothing else but what may be zero
+    if all(head.values()):  # tied, and all other weights of the head may be zero
         assert load(folder).language is not None
     else:
         model = load(folder)
@@ -305,9 +304,9 @@ def test_bf16_stays_near(tmp_path, name):
     assert error > 0
     if error <= 1e-2:
         return
-    # So narrow a model may round as badly in the reference. In a mixture another expert, chosen
-    # since two were nearly as good, is all the difference, in some models for ours and in some for
-    # the reference: several are compared.
+    # Such a narrow model may have the same rounding errors in the reference. In a mixture of
+    # experts, the choice of another expert with nearly the same score makes all the difference, in
+    # some models for langue and in some for the reference; so several models are compared.
     models = [(reference, error)]
     if FAMILIES[name].read(reference.config.to_dict()).n_experts:
         models += [bf16_error(tmp_path / f"m{seed}", name, seed) for seed in range(3, 10)]
@@ -323,12 +322,13 @@ def test_bf16_stays_near(tmp_path, name):
 
 
 def drawn_inputs(reference):
-    """Several, since two ways to round are not equally far off in each."""
+    """Return several inputs, since the errors of two ways to round vary between inputs."""
     return [inputs(reference, seed) for seed in range(2, 8)]
 
 
 def bf16_error(folder, name, seed):
-    """A reference model, and how far our logits of it in bf16 are from those in fp32."""
+    """Return a reference model, and the relative error of langue's logits of it in bf16 to those in
+    fp32."""
     reference = draw_model(name, seed, std=0.05)
     save(folder, reference)
     drawn = drawn_inputs(reference)
@@ -348,7 +348,7 @@ def test_bf16_is_held_and_saved_as_it_is(tmp_path, name):
     matrices = {
         key: w
         for key, w in load_file(tmp_path / "again" / "model.safetensors").items()
-        if w.ndim > 1 and not key.endswith("bias")  # of all experts in one
+        if w.ndim > 1 and not key.endswith("bias")  # except biases of all experts in one tensor
     }
     assert matrices and sum(w.dtype == torch.bfloat16 for w in matrices.values()) >= 0.9 * len(
         matrices
@@ -368,7 +368,8 @@ POOLINGS = [(name, pooling) for name in CLASSIFIERS for pooling in FAMILIES[name
 
 
 def draw_classifier(name, pooling):
-    """The reference's classifier with three labels, none of its weights at its default."""
+    """Return the reference's classifier with three labels, none of whose weights has its default
+    value."""
     torch.manual_seed(0)
     config = draw_config(name, 4)
     config.num_labels = 3
@@ -387,8 +388,8 @@ def classified(reference, ids):
 
 
 def test_every_classifier_that_the_reference_has_is_there():
-    """A family without one is a family for which there is none of this kind: T5's and BART's read a
-    decoder's end."""
+    """A family without one has none of this kind in the reference: those of T5 and BART read the
+    last state of the decoder."""
     lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
     pairs = {"t5", "mt5", "umt5", "bart", "mbart", "pegasus", "m2m_100", "marian"}
     assert lacking == {"nanochat", "granite", "cohere", "cohere2", "ernie4_5"} | pairs
@@ -403,7 +404,7 @@ def test_classifiers_load_and_save_with_their_logits(tmp_path, name, pooling):
     model = load(save(tmp_path / "m", reference))
     assert model.task.settings.pooling == pooling and model.task.settings.multi_label
     pad = reference.config.pad_token_id
-    ids = [*sequences(4), [5, 6, pad, 7, pad, pad], [9, pad]]  # a text's end is before the padding
+    ids = [*sequences(4), [5, 6, pad, 7, pad, pad], [9, pad]]  # the text ends before the padding
     if pooling != "last":
         ids = ids[: len(LENGTHS)]
     ours = model.logits(ids)
@@ -451,8 +452,8 @@ def test_verify_and_inspect_see_a_classifiers_head(tmp_path, name):
     "task", [Classify(["a", "b", "c"], Classify.Options()), Regress(Regress.Options())]
 )
 def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
-    """On a language model's body, as fine-tuning begins and saves it; batches are the reference's
-    too."""
+    """A new head on the body of a language model, as fine-tuning initialises and saves it; also in
+    batches."""
     folder = save(tmp_path / "m", draw_model(name, 5))
     described = describe(folder)
     task.settings = Classify.Options(pooling=pooling)
@@ -496,8 +497,8 @@ def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
 
 @every_family
 def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
-    """Saved and loaded with the same logits, the head under our own names; said so in a
-    sentence."""
+    """They are saved and loaded with the same logits, with the head under langue's names, and a
+    sentence says so."""
     folder = save(tmp_path / "m", draw_model(name, 5))
     described = describe(folder)
     for pooling in ("mean", "first", "last"):
@@ -548,7 +549,8 @@ def test_targets_as_strings_begin_with_the_start_token(tmp_path, name):
 
 @pytest.mark.parametrize("said", [True, False])
 def test_an_output_matrix_of_its_own_is_used_whatever_the_config_says(tmp_path, said):
-    """T5 1.1's: `transformers` 5 writes its configs as tied, and goes by the file, as here."""
+    """As in T5 1.1: `transformers` 5 writes its configs as tied, and follows the file, like
+    langue."""
     folder = save(tmp_path / "m", draw_model("t5", 0))
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] = torch.randn_like(weights["shared.weight"])

@@ -1,5 +1,5 @@
-"""Models of texts and images: their text side is read, with the reference's logits of texts, and
-said to be all that is read."""
+"""Models of texts and images: langue reads their text side with the reference's logits, and says
+that it reads nothing else."""
 
 import json
 
@@ -45,7 +45,8 @@ SIGLIP = {
 }
 PIXTRAL = SIGLIP | {"head_dim": 8, "model_type": "pixtral"}
 PATCHES = {"depth": 1, "num_heads": 2, "out_hidden_size": 32}
-# the reference's class, its config, and what of that lies beside `text_config`, or in its place
+# the class of the reference and its config, whose other parts are beside `text_config`, or replace
+# it
 MODELS = {
     "gemma-3-4b-it": (
         "Gemma3ForConditionalGeneration",
@@ -80,7 +81,7 @@ MODELS = {
         },
     ),
 }
-# As the folders on the Hub have it: all at the top, or the names of those who saved them first.
+# As in the folders on the Hub: all keys at the top level, or the names of the first releases.
 HUB = {
     "Qwen2-VL": lambda config: config.pop("text_config") | config,
     "Qwen2.5-VL": lambda config: config.pop("text_config") | config,
@@ -100,7 +101,7 @@ def test_the_text_side_has_the_references_logits(tmp_path, name, old):
         written = {"model_type": config.model_type, "architectures": [stem], **said}
         written = HUB.get(name, lambda same: same)(json.loads(json.dumps(written)))
         (folder / "config.json").write_text(json.dumps(written))
-    else:  # the names of the class itself, which some folders have
+    else:  # the names of the class itself, which some folders use
         weights = {n: t.clone() for n, t in reference.state_dict().items()}
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.warns(LangueWarning, match="weights for images are skipped"):
@@ -110,7 +111,7 @@ def test_the_text_side_has_the_references_logits(tmp_path, name, old):
     with torch.no_grad():
         for mine, each in zip(ours, ids, strict=True):
             assert close(mine, reference(input_ids=torch.tensor([each])).logits[0].numpy())
-    model.save(tmp_path / "text")  # as a language model of its own
+    model.save(tmp_path / "text")  # as a separate language model
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "text").eval()
     assert not any("vis" in key for key in load_file(tmp_path / "text" / "model.safetensors"))
     with torch.no_grad():

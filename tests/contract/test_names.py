@@ -1,5 +1,5 @@
-"""One value under several names: tied tables in files and indexes, and aliases in configs, for
-every family."""
+"""Values under several names: tied tables in files and indexes, and aliases in configs, for every
+family."""
 
 import json
 
@@ -18,10 +18,10 @@ every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
 def draw_tied(name, tied=True):
-    """The first reference model of the family whose config has its tables tied, or apart."""
+    """Return the first reference model of the family whose config ties its tables, or does not."""
     for seed in range(30):
         config = draw_config(name, seed)
-        # The fifth version of transformers ties T5's whatever its config says.
+        # Version 5 of transformers ties those of T5 whatever its config says.
         if name in ("t5", "mt5", "umt5") or config.tie_word_embeddings == tied:
             return draw_model(name, seed)
         if not hasattr(config, "tie_word_embeddings"):
@@ -29,28 +29,27 @@ def draw_tied(name, tied=True):
     raise AssertionError(f"no config of {name} with tie_word_embeddings = {tied}")
 
 
-# Version 5 of transformers names this one otherwise in memory than in the files that it reads and
-# writes.
+# Version 5 of transformers uses another name in memory than in the files that it reads and writes.
 IN_FILES = {"gpt_neox": {"lm_head.weight": "embed_out.weight"}}
 
 
 def tied(name, folder, model):
-    """The reference's groups of names that share one tensor, and its saved weights under all of
-    their names."""
+    """Return the reference's groups of names that share a tensor, and its saved weights under all
+    of their names."""
     groups = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
         groups.setdefault(tensor.data_ptr(), []).append(IN_FILES.get(name, {}).get(key, key))
     weights = load_file(folder / "model.safetensors")
     shared = [names for names in groups.values() if len(names) > 1 and {*names} & weights.keys()]
     for names in shared:
-        names.sort(key=lambda key: key not in weights)  # the one that it saves first
+        names.sort(key=lambda key: key not in weights)  # the name in the file first
         saved = names[0]
         weights |= {key: weights[saved].clone() for key in names}
     return shared, weights
 
 
 def write_shards(folder, weights, listed, suffix):
-    """The weights in two files, and an index that lists the names `listed`."""
+    """Write the weights in two files, and an index that lists the names `listed`."""
     (folder / "model.safetensors").unlink(missing_ok=True)
     stem = "model" if suffix == "safetensors" else "pytorch_model"
     names = sorted(weights)
@@ -82,10 +81,11 @@ def write_one(folder, weights, suffix):
 
 
 def forms(members, kept):
-    """How a file that has one member of a tie group, or all of them (None), may lie on the Hub."""
+    """Yield the possible forms on the Hub of a file with one member of a tie group, or all of them
+    (None)."""
     yield "safetensors", lambda folder, weights: write_one(folder, weights, "safetensors")
     if kept == members[-1]:
-        more = members  # an index that lists what its files lack
+        more = members  # an index that lists names missing in its files
         yield "bin", lambda folder, weights: write_one(folder, weights, "bin")
         yield "sharded bin", lambda folder, weights: write_shards(folder, weights, weights, "bin")
         yield (
@@ -123,7 +123,7 @@ def test_any_member_of_a_tie_group_gives_the_table(tmp_path, name):
                 model = load(folder)
                 for mine, each in zip(model.logits(*ids), expected, strict=True):
                     assert close(mine, each), (kept, form)
-    # changed by hand, it is saved as it is: no old copy is beside it
+    # a modified table is saved as it is, without a stale copy beside it
     model.body.token.weight.data.mul_(1.5)
     model.save(tmp_path / "changed")
     for mine, other in zip(
@@ -134,7 +134,7 @@ def test_any_member_of_a_tie_group_gives_the_table(tmp_path, name):
 
 @every_family
 def test_members_of_a_tie_group_that_differ_are_named_or_apart(tmp_path, name):
-    """An output matrix with values of its own is one; of any other two that differ, none can be
+    """An output matrix with different values is untied; if any other two differ, neither can be
     chosen."""
     reference = draw_tied(name)
     folder = save(tmp_path / "m", reference)
@@ -154,8 +154,8 @@ def test_members_of_a_tie_group_that_differ_are_named_or_apart(tmp_path, name):
 
 
 def test_tables_apart_of_which_the_file_has_the_shared_one(tmp_path):
-    """transformers 4 saves one table for BART's encoder and decoder, and an output matrix of its
-    own."""
+    """transformers 4 saves one table for BART's encoder and decoder, and a separate output
+    matrix."""
     reference = draw_tied("bart", tied=False)
     shared = reference.model.shared.weight.data
     reference.model.encoder.embed_tokens.weight.data.copy_(shared)
@@ -173,20 +173,20 @@ def test_tables_apart_of_which_the_file_has_the_shared_one(tmp_path):
     with torch.no_grad():
         for mine, each in zip(model.logits(*ids), theirs(reference, *ids), strict=True):
             assert close(mine, each.numpy())
-    model.body.token.weight.data.mul_(2)  # each is a table of its own
+    model.body.token.weight.data.mul_(2)  # the two tables are independent
     assert torch.equal(model.body.decoder.token.weight, shared)
     model.save(tmp_path / "again")
     assert "model.shared.weight" not in load_file(tmp_path / "again" / "model.safetensors")
 
 
-# What a published class accepts beside its attribute_map: BLOOM's old name, and the attribute_map
+# What a published class accepts besides its attribute_map: BLOOM's old name, and the attribute_map
 # of version 4.
 MORE_ALIASES = {
     "bloom": {"n_embed": "hidden_size"},
     "modernbert": {"rope_theta": "global_rope_theta"},
     "qwen3_moe": {"num_local_experts": "num_experts"},
 }
-# Those that name what is not of a text model.
+# Aliases that do not refer to a text model.
 OF_IMAGES = {"image_token_id", "boi_token_id", "eoi_token_id"}
 
 
@@ -199,14 +199,14 @@ def test_every_alias_of_the_references_configs_is_read(name):
     aliases = {
         a: o for a, o in made.attribute_map.items() if a not in OF_IMAGES
     } | MORE_ALIASES.get(name, {})
-    # whose configs of version 5 have the other name, and the Hub's this one
+    # configs of version 5 have the other name, those on the Hub this one
     if name == "qwen3_moe":
         own["num_experts"] = own.pop("num_local_experts")
         aliases = MORE_ALIASES[name]
     for alias, usual in aliases.items():
         renamed = {key: value for key, value in own.items() if key != usual} | {alias: own[usual]}
         assert FAMILIES[name].read(renamed) == expected, alias
-        if usual != "global_rope_theta":  # of version 4 alone
+        if usual != "global_rope_theta":  # version 4 only
             theirs_ = json.loads(made.from_dict(renamed).to_json_string(use_diff=False))
             assert FAMILIES[name].read(theirs_) == expected, alias
         assert FAMILIES[name].read({**own, alias: own[usual]}) == expected
@@ -217,7 +217,7 @@ def test_every_alias_of_the_references_configs_is_read(name):
 
 
 def test_the_published_bloom_config():
-    """As bigscience/bloom-560m has it."""
+    """The config of bigscience/bloom-560m."""
     said = {
         "model_type": "bloom",
         "apply_residual_connection_post_layernorm": False,

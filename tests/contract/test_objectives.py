@@ -1,4 +1,5 @@
-"""What every registered pretraining objective keeps: an objective is tested by being registered."""
+"""Properties of every registered pretraining objective; registering an objective is enough to test
+it."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from tests.tiny import write_jsonl
 CPU = torch.device("cpu")
 every_case = pytest.mark.parametrize("name", CASES)
 OVERFITTING = {"train.lr": 1e-2, "train.warmup": 0.1, "train.evaluate_every": 1000}
-# what a metric is of predictions that make no error, where that is not one
+# the value of a metric for perfect predictions, if it is not 1
 PERFECT = {"bits_per_byte": 0.0, "perplexity": 1.0}
 
 
@@ -46,7 +47,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data_folder(folder: Path, n: int) -> Path:
-    """So many documents to train on, and the same ones to be judged on."""
+    """Write that many documents as training data, and the same ones as dev data."""
     rows = [{"text": text} for text in documents(n)]
     for split in ("train", "dev"):
         write_jsonl(folder / f"{split}.jsonl", rows)
@@ -55,7 +56,7 @@ def data_folder(folder: Path, n: int) -> Path:
 
 @pytest.fixture(scope="module")
 def overfitted(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Runs on eight documents, made once a case."""
+    """Return a function that trains on eight documents, once for each case."""
     made: dict[str, Run] = {}
 
     def run(name: str) -> Run:
@@ -76,7 +77,7 @@ def overfitted(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def prepared_case(name: str, tokenizer: Path, folder: Path, **settings: Any) -> Pretraining:
-    """Nine documents, ready to be trained on."""
+    """Return nine documents, prepared for training."""
     case = CASES[name]
     options = OBJECTIVES[case.objective].Options
     chosen = resolve(
@@ -94,7 +95,7 @@ def prepared_case(name: str, tokenizer: Path, folder: Path, **settings: Any) -> 
 
 
 def whole_documents(prepared: Pretraining, rows: np.ndarray) -> Batch | Pairs:
-    """A batch of these documents, each one chunk."""
+    """Return a batch of these documents, each as one chunk."""
     overhead = prepared.task.overhead.document
     lengths = prepared.train.lengths[rows] + overhead
     chunks = Chunks(rows, np.zeros_like(rows), lengths, 0)
@@ -108,10 +109,11 @@ def test_every_objective_has_a_case() -> None:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.by_heart])
 def test_it_overfits_eight_documents(name: str, overfitted) -> None:
     run = overfitted(name)
-    predicted = run.facts["dev_tokens"] + run.facts["dev_documents"]  # the ends too, or fewer
+    # including the end tokens, or fewer
+    predicted = run.facts["dev_tokens"] + run.facts["dev_documents"]
     least = CASES[name].unavoidable * 8 / predicted
     assert run.metrics["metrics"]["loss"] < least + 0.1
-    accuracy = run.metrics["metrics"].get("accuracy", 1.0)  # which causal models are not told
+    accuracy = run.metrics["metrics"].get("accuracy", 1.0)  # causal models do not report it
     assert accuracy > 0.95
 
 
@@ -143,7 +145,7 @@ def test_one_batch_of_eight_gives_the_gradient_of_four_of_two(
 def test_packed_documents_are_judged_as_each_is_alone(
     name: str, tokenizer: Path, tmp_path: Path
 ) -> None:
-    # blocks shorter than the documents, so that a document is several chunks
+    # blocks are shorter than the documents, so that a document has several chunks
     prepared = prepared_case(name, tokenizer, tmp_path, **{"data.seq_len": 9})
     objective = prepared.task
     model = build(prepared).eval()
@@ -181,7 +183,8 @@ def test_what_is_saved_is_what_was_trained(name: str, overfitted, tmp_path: Path
 
 @every_case
 def test_transformers_agrees(name: str, overfitted, tokenizer: Path, tmp_path: Path) -> None:
-    """On the logits of a training batch, each sequence alone, and so on its loss."""
+    """It agrees on the logits of a training batch, each sequence alone, and therefore on its
+    loss."""
     transformers = pytest.importorskip("transformers")
     case = CASES[name]
     prepared = prepared_case(name, tokenizer, tmp_path)
@@ -208,7 +211,7 @@ def load_run(model: LanguageModel, folder: Path, prepared: Pretraining) -> None:
 
 
 def sequences(batch: Batch | Pairs) -> Iterator[dict[str, torch.Tensor]]:
-    """What `transformers` is given for each sequence that is predicted, by name."""
+    """Yield the arguments of `transformers` for each predicted sequence."""
     if isinstance(batch, Pairs):
         target = batch.target
         source_of = {int(row): index for index, row in enumerate(batch.source.rows)}
@@ -226,7 +229,7 @@ def sequences(batch: Batch | Pairs) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def part(batch: Batch, index: int, column: torch.Tensor) -> torch.Tensor:
-    """(1, t) of a column (T,)."""
+    """Return (1, t) of a column (T,)."""
     begin, end = batch.starts[index : index + 2].tolist()
     return column[None, begin:end]
 
@@ -281,7 +284,7 @@ def test_perfect_predictions_are_judged_perfect(
 
 
 class Oracle(LanguageModel):
-    """A model whose states are its logits."""
+    """A model whose hidden states are its logits."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -292,8 +295,8 @@ class Oracle(LanguageModel):
 
 
 def right_answers(objective: LanguageObjective, batch: Batch | Pairs) -> torch.Tensor:
-    """States (T, V): the logits of what is to be predicted; of a first token, of how its parts
-    stand to each other where that is asked."""
+    """Return states (T, V) that are the logits of the right predictions; for a first token, those
+    of the relation between its parts, if that is predicted."""
     side = objective.predicted(batch)
     states = torch.zeros(side.n_tokens, objective.vocabulary)
     if side.targets is not None:

@@ -1,4 +1,4 @@
-"""Folders whose files say more than one thing, or have a head of a kind that is not known here."""
+"""Folders whose files contradict each other, or have a head of an unsupported kind."""
 
 import json
 
@@ -40,7 +40,7 @@ HEADS = {
 
 @pytest.mark.parametrize("stem", HEADS)
 def test_a_head_of_another_kind_goes_along(tmp_path, stem):
-    """Its body is used here, and the folder that is saved is the reference's, head and all."""
+    """langue uses its body, and the saved folder is that of the reference, including the head."""
     config = draw_config(HEADS[stem], 1)
     config.num_labels = 2 if stem.endswith("ForQuestionAnswering") else 5
     made = getattr(transformers, stem)
@@ -64,7 +64,7 @@ def test_a_head_of_another_kind_goes_along(tmp_path, stem):
     assert before.keys() == after.keys() and all(
         torch.equal(before[key], after[key]) for key in before
     )
-    # What is trained from it has a new head, whatever is called as it is.
+    # A model trained from it gets a new head, even if names are the same.
     checkpoint = read_checkpoint(describe(folder), head="sequence")
     assert not [name for name in checkpoint.weights if name.startswith("head.")]
 
@@ -164,7 +164,7 @@ def test_yarn_without_a_factor_is_told_by_its_lengths(tmp_path):
 
 
 def test_a_tokenizer_with_a_token_that_no_text_has(tmp_path):
-    """As bart-large-cnn's and Gemma 3's: it loads, and the token is refused where it comes."""
+    """As in bart-large-cnn and Gemma 3: it loads, and the token is refused where it occurs."""
     folder = tiny_bert(tmp_path / "m")
     rows = load(folder).config.vocab_size
     words = (folder / "vocab.txt").read_text().splitlines()

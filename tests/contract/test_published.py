@@ -1,6 +1,6 @@
-"""Folders as they lie on the Hub, tiny: config.json in the words of transformers 4 and before, and
-the names, buffers and second copies that the published files hold. They load and give the
-reference's numbers."""
+"""Tiny folders in the layout of the Hub: config.json as written by transformers 4 and before, with
+the names, buffers and duplicates in the published files. They load and give the reference's
+numbers."""
 
 import json
 import math
@@ -135,7 +135,7 @@ MODERNBERT = {
 
 
 def ends(**changes):
-    """Endings of names as the file has them."""
+    """Rename the endings of names to those in the file."""
 
     def renamed(weights):
         out = {}
@@ -150,7 +150,7 @@ def ends(**changes):
 
 
 def beside(**shapes):
-    """Further tensors; `__` stands for a dot."""
+    """Add further tensors; `__` stands for a dot."""
     return lambda weights: (
         weights | {n.replace("__", "."): torch.zeros(shape) for n, shape in shapes.items()}
     )
@@ -169,7 +169,7 @@ def without(*names):
 
 
 def masks(pattern):
-    """The causal mask and its value, which GPT-2 and GPT-NeoX once saved with every layer."""
+    """Add the causal mask and its value, which GPT-2 and GPT-NeoX once saved with every layer."""
     own = {"bias": torch.ones(1, 1, 64, 64).tril(), "masked_bias": torch.tensor(-1e4)}
     return lambda weights: (
         weights
@@ -187,7 +187,8 @@ def layers(pattern, shape, count=2):
 
 OLD_NORMS = ends(LayerNorm__weight="LayerNorm.gamma", LayerNorm__bias="LayerNorm.beta")
 POSITIONS = torch.arange(64)[None]
-# name -> (model_type, config, the reference's class, what turns its names into the file's)
+# name -> (model_type, config, class of the reference, functions that change its names to those of
+# the file)
 PUBLISHED = {
     "bert-base-uncased": (
         *("bert", BERT, "BertForMaskedLM", OLD_NORMS),
@@ -339,7 +340,7 @@ PUBLISHED = {
         DEBERTA_V3 | {"conv_kernel_size": 3, "conv_act": "gelu", "attention_head_size": 8},
         "DebertaV2ForMaskedLM",
     ),
-    # its head of the masked-LM kind has names of its own, and beside it stands ELECTRA's
+    # its masked-LM head has different names, and there is a head of ELECTRA beside it
     "deberta-v3-base": (
         "deberta-v2",
         DEBERTA_V3 | {"legacy": False},
@@ -478,10 +479,10 @@ def test_it_gives_the_published_numbers(tmp_path, name):
     ours = numbers(model, both)
     assert all(close(mine, each.numpy()) for mine, each in zip(ours, expected, strict=True))
     assert ("logits" in inspect(folder)["uses"]) == (model.language is not None)
-    model.save(tmp_path / "again")  # what the file holds beside is kept
+    model.save(tmp_path / "again")  # other tensors of the file are kept
     kept = load_file(tmp_path / "again" / "model.safetensors")
     assert not {n for n in weights if "position_ids" in n or "seq_relationship" in n} - kept.keys()
-    # changed by hand, it is saved as it is: no copy of the file's is beside
+    # a modified table is saved as it is, without the copy of the file
     model.body.token.weight.data.mul_(1.5)
     model.save(tmp_path / "changed")
     for mine, other in zip(
@@ -506,8 +507,8 @@ def test_what_a_config_leaves_out_is_the_references_default(name):
 
 
 def test_a_nomic_bert_that_is_stretched_turns_as_the_reference_says(tmp_path):
-    """`rotary_scaling_factor` of the first releases, which their own code follows: rates by the
-    length of a text beyond `max_trained_positions`, as `dynamic` has them."""
+    """`rotary_scaling_factor` of the first releases, as in their own code: frequencies depend on
+    the length of a text beyond `max_trained_positions`, as with `dynamic`."""
     made = transformers.NomicBertForMaskedLM
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 24, "max_position_embeddings": 10, "vocab_size": VOCABULARY}
@@ -588,8 +589,8 @@ def test_any_values_are_refused_or_followed(tmp_path, name, data):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc/self/maps to ask")
 @pytest.mark.parametrize("shared", [True, False])
 def test_where_heads_share_keys_the_matrices_are_the_files_own(tmp_path, shared):
-    """Nothing is stacked, so nothing is copied: the pages of the file serve every process that
-    loads it."""
+    """Nothing is stacked, so nothing is copied: all processes that load the file share its
+    pages."""
     made = transformers.LlamaForCausalLM
     config = LLAMA | {"num_key_value_heads": 2 if shared else 4, "vocab_size": VOCABULARY}
     folder = save(tmp_path / "m", made(made.config_class(**config)).float())
@@ -635,7 +636,7 @@ def test_what_a_config_must_not_claim(tmp_path, change, word):
 @pytest.mark.parametrize("name", ["t5", "bart"])
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
 def test_a_shared_table_whose_copy_is_none(tmp_path, name, side):
-    """The reference reads it: what it would do is not dropped in silence."""
+    """The reference reads the copy, so it must not be ignored silently."""
     from tests.contract.references import draw_model
 
     folder = save(tmp_path / "m", draw_model(name, 0))

@@ -1,4 +1,4 @@
-"""What every registered task keeps: a task is tested by being registered."""
+"""Properties of every registered task; registering a task is enough to test it."""
 
 import json
 import re
@@ -50,7 +50,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model_of(case: Case, tiny: Path) -> Path | None:
-    """What a case begins with. tiny: the encoder, beside which the decoder is made once."""
+    """Return the initial model of a case; tiny: the encoder, beside which the decoder is made
+    once."""
     if case.model != "decoder":
         return None if case.model == "new" else tiny
     folder = tiny.parent / "decoder"
@@ -61,7 +62,7 @@ def model_of(case: Case, tiny: Path) -> Path | None:
 
 @pytest.fixture(scope="module")
 def overfitted(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Runs on eight examples, made once a case."""
+    """Return a function that trains on eight examples, once for each case."""
     made: dict[str, Run] = {}
 
     def run(name: str) -> Run:
@@ -81,7 +82,7 @@ def overfitted(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def settings_of(case: Case) -> dict[str, object]:
-    """Those of all cases that the task has, and the case's own."""
+    """Return the common settings that the task has, and those of the case."""
     known = {f"task.{name}" for name in TASKS[case.task].Options.model_fields}
     common = {k: v for k, v in SETTINGS.items() if k in known or not k.startswith("task.")}
     return common | case.settings
@@ -107,7 +108,7 @@ def test_every_task_has_a_case() -> None:
 
 
 def best_of(metric: str) -> float:
-    """The best value that a metric can have."""
+    """Return the best possible value of a metric."""
     if metric in LOWER_IS_BETTER:
         return 1.0 if metric == "perplexity" else 0.0
     return 100.0 if metric in OF_HUNDRED else 1.0
@@ -163,12 +164,12 @@ def test_predictions_do_not_depend_on_their_company(name: str, overfitted) -> No
 
 
 def flat(answers):
-    """Numbers and words of answers, in turn."""
+    """Return the numbers and words of answers in one list."""
     if isinstance(answers, dict):
         return flat(list(answers.values()))
     if isinstance(answers, list):
         return [each for part in answers for each in flat(part)]
-    # words are compared as numbers of their characters, since approx takes numbers
+    # words are compared as the codes of their characters, since approx takes numbers
     return [answers] if isinstance(answers, int | float) else [float(ord(c)) for c in str(answers)]
 
 
@@ -220,7 +221,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(name: str, tiny: Path, tmp_pa
 
 
 def interrupted(forward, left, model, batch):
-    """The forward pass, until it has been made so many times."""
+    """Run the forward pass, and interrupt it after that many calls."""
     left[0] -= 1
     if left[0] < 0:
         raise KeyboardInterrupt
@@ -288,12 +289,12 @@ def test_packed_sequences_are_those_read_one_at_a_time(name: str, tiny: Path) ->
 
 
 def parts_of(value):
-    """The arrays that are kept of a sequence."""
+    """Return the arrays that are decoded from a sequence."""
     return [part for part in value if part is not None] if isinstance(value, tuple) else [value]
 
 
 def _with_name(value, name, key=None):
-    """A row in whose texts the name of a special token stands."""
+    """Return a row with the name of a special token in its texts."""
     if key == "answers":
         return value
     if isinstance(value, dict):
@@ -313,8 +314,8 @@ TEXTS_OF_ROWS = (
 
 @every_case
 def test_names_of_special_tokens_are_told(name, tiny):
-    """They are read as these where people may have meant letters: so it is said, before training
-    and of what is predicted."""
+    """They are read as these tokens although people may have meant text, so a note says so, before
+    training and about what is predicted."""
     case = CASES[name]
     token = "[MASK]" if case.model == "encoder" else END
     given = case.rows(16)

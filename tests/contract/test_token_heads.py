@@ -1,5 +1,5 @@
-"""Heads on single tokens, of every family that has such a class in `transformers`: what it
-publishes loads here, and what is written here opens there, with the same scores in padded
+"""Heads on single tokens, for every family that has such a class in `transformers`: published ones
+load in langue, and those saved by langue open in `transformers`, with the same scores in padded
 batches. A head that no class has is refused there."""
 
 import numpy as np
@@ -30,7 +30,7 @@ from tests.contract.test_families import save, sequences  # noqa: E402
 LABELS = {0: "O", 1: "B-X", 2: "I-X"}
 IDS = sequences(4, (1, 7, 7, 12))
 AUTO = {kind: f"AutoModel{ending}" for kind, ending in TOKEN_CLASSES.items()}
-# What `transformers` has of each kind: model_type -> class.
+# The classes of `transformers` for each kind: model_type -> class.
 CLASSES = {
     "token": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     "span": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
@@ -41,7 +41,8 @@ OWN = [each for each in BOTH if each not in PUBLISHED]
 
 
 def draw_published(name, kind, seed=4):
-    """The reference's class with three labels, or two scores, and no weight at its default."""
+    """Return the reference's class with three labels, or two scores, none of whose weights has its
+    default value."""
     config = draw_config(name, seed)
     if kind == "token":
         config.num_labels = 3
@@ -49,7 +50,7 @@ def draw_published(name, kind, seed=4):
 
 
 def build(checkpoint, kind, crf=False):
-    """The network of a checkpoint: its body and the head, whose weights may be new."""
+    """Return the network of a checkpoint: its body and the head, whose weights may be new."""
     config = checkpoint.config
     head = TokenHead(config, 3, crf=crf) if kind == "token" else SpanHead(config)
     network = nn.ModuleDict({"body": Transformer(config), "head": head}).eval()
@@ -61,7 +62,7 @@ def build(checkpoint, kind, crf=False):
 
 @torch.no_grad()
 def scores_of(network):
-    """The scores (T, C) of each of the sequences, in their order."""
+    """Return the scores (T, C) of each of the sequences, in order."""
     batch = gather(examples_of(IDS), np.arange(len(IDS)))
     scores = network["head"](network["body"](*batch.inputs))
     scores = scores.emissions if isinstance(scores, ChainScores) else scores
@@ -71,7 +72,7 @@ def scores_of(network):
 
 @torch.no_grad()
 def assert_scores_agree(reference, ours):
-    """In one padded batch of the reference."""
+    """Assert that the reference agrees in one padded batch."""
     width = max(map(len, IDS))
     pad = reference.config.pad_token_id
     padded = torch.tensor([[*each, *[pad] * (width - len(each))] for each in IDS])
@@ -98,7 +99,8 @@ def write(folder, checkpoint, network, kind):
 
 
 def test_every_class_that_the_reference_has_is_there():
-    """But those of encoder-decoders that read the decoder's states, which refuse what we write."""
+    """Except those of encoder-decoders that read the states of the decoder; these refuse models
+    saved by langue."""
     for kind, names in CLASSES.items():
         lacking = {n for n in FAMILIES if n in names and kind not in FAMILIES[n].heads}
         assert lacking == ({"t5", "mt5", "umt5", "bart", "mbart"} if kind == "span" else set())
@@ -130,7 +132,7 @@ def test_published_heads_load_and_save_with_their_scores(tmp_path, name, kind):
         assert torch.equal(mine, other)
 
 
-# One of each way that names differ; the rules are the same in training and in loading.
+# One family for each naming scheme; the rules are the same in training and in loading.
 NEW = [each for each in PUBLISHED if each[0] in ("bert", "modernbert", "gpt2", "llama", "t5")]
 
 
@@ -164,7 +166,8 @@ def test_a_head_that_no_class_has_is_refused_there(tmp_path, name, kind):
 
 
 def test_a_crf_goes_along(tmp_path):
-    """Its scores are in no class: the rest opens there with our logits, and all of it here."""
+    """No class has its scores: the rest opens there with langue's logits, and all of it in
+    langue."""
     for name in ("bert", "modernbert", "openai-gpt"):
         checkpoint = read_checkpoint(describe(save(tmp_path / name, draw_model(name, 5))), "token")
         network, _ = build(checkpoint, "token", crf=True)
@@ -180,7 +183,7 @@ def test_a_crf_goes_along(tmp_path):
                 tmp_path / f"{name}-run"
             )
             assert_scores_agree(opened.eval(), scores_of(network))
-        # trained further with a head of another kind, it is none of its weights
+        # training a head of another kind uses none of its weights
         weights = read_checkpoint(describe(tmp_path / f"{name}-run"), "sequence").weights
         assert not [key for key in weights if key.startswith("head.")]
 
@@ -191,7 +194,7 @@ def test_the_parameters_of_a_crf_are_those_that_the_rules_name():
 
 @pytest.mark.parametrize("kind", TOKEN_CLASSES)
 def test_a_head_of_another_kind_is_not_taken_for_it(tmp_path, kind):
-    """Its output matrix may be called the same and have the same shape; the head is new."""
+    """Its output matrix may have the same name and shape; the head is new."""
     for index, stem in enumerate(("Bert", "ModernBert", "Llama")):
         other = next(ending for each, ending in TOKEN_CLASSES.items() if each != kind)
         for ending in (other, "ForSequenceClassification"):

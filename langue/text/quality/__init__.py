@@ -1,1 +1,1 @@
-"""What text is: language, script, duplicates."""
+"""Properties of text: language, script, duplicates."""

@@ -1,16 +1,15 @@
-"""What arrives: the texts of two splits. What leaves: which of the second stand in the first too,
-exactly or nearly.
+"""Finds texts of one split that are exact or near copies of texts in another.
 
-A text in training and in test is the commonest way to fool oneself. Exactly: equal after Unicode
-normalisation (NFKC), case folding and joining of white space. Nearly: their sets of shingles
-(Broder 1997), runs of five words, or five characters in scripts that write no spaces, overlap by
-`near`: Jaccard similarity, or the share of the test text's shingles that the train text contains,
-which finds a review that was quoted in a longer one.
+Texts that are in both training and test are the most common way to fool oneself. Exact copies are
+equal after Unicode normalisation (NFKC), case folding and merging of white space. Near copies have
+sets of shingles (Broder 1997), runs of five words, or five characters in scripts without spaces,
+with an overlap of at least `near`: the Jaccard similarity, or the share of the test text's shingles
+that the train text contains, which finds a review that was quoted in a longer one.
 
-The search looks at few pairs: of n shingles, near * n must be shared, so that among any n - near *
-n + 1 of them one is; the rarest are looked up (prefix filter, Chaudhuri et al. 2006). Of a shingle
-that stands in more than POSTINGS texts only so many are looked at: a near copy may be missed where
-many texts share its rarest runs of words.
+The search examines few pairs: of n shingles, near * n must be shared, so that at least one of any n
+- near * n + 1 of them is shared; the rarest are looked up (prefix filter, Chaudhuri et al. 2006).
+For a shingle that occurs in more than POSTINGS texts, only so many of them are examined: a near
+copy may be missed if many texts share its rarest shingles.
 """
 
 import re
@@ -25,20 +24,21 @@ from numpy.typing import NDArray
 
 from langue.text.quality.script import WORD
 
-RUN = 5  # words of a shingle
-# shingles a text must have to count as contained: short ones stand in many texts by chance
+RUN = 5  # number of words in a shingle
+# minimum number of shingles for a text to count as contained: short ones occur in many texts by
+# chance
 CONTAINED_FROM = 20
-CHUNK = 2_000_000  # shingles of the first texts that are held at a time
-POSTINGS = 32  # most texts looked at for one shingle: boilerplate stands in all of them
-VOCABULARY = 1_000_000  # words whose numbers are remembered
-HASH = np.uint64((1 << 40) - 1)  # bits of a shingle; the text's number stands above them
+CHUNK = 2_000_000  # number of shingles of the first texts in memory at a time
+POSTINGS = 32  # maximum number of texts examined for one shingle: boilerplate occurs in all of them
+VOCABULARY = 1_000_000  # maximum number of words with a cached number
+HASH = np.uint64((1 << 40) - 1)  # the bits of a shingle; the bits above are the number of the text
 BUCKETS = np.uint64((1 << 22) - 1)
 _ASCII = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Each copy once, with the text it most resembles; what is exact is not near too."""
+    """Each copy once, with the text it resembles most; exact copies are not listed as near ones."""
 
     exact: list[tuple[int, int]] = field(default_factory=list)  # (test row, train row)
     # (test row, train row, similarity)
@@ -46,7 +46,7 @@ class Duplicates:
 
 
 def find(train_texts: Sequence[str], test_texts: Sequence[str], near: float = 0.8) -> Duplicates:
-    """Copies of training texts among test texts."""
+    """Return the copies of training texts among test texts."""
     first: dict[int, int] = {}
     for row, text in enumerate(train_texts):
         first.setdefault(_key(text), row)
@@ -58,7 +58,9 @@ def find(train_texts: Sequence[str], test_texts: Sequence[str], near: float = 0.
 
 
 def within(texts: Sequence[str], near: float = 0.8) -> Duplicates:
-    """Copies of earlier texts among later ones of the same split, as (later row, earlier row)."""
+    """Return the copies of earlier texts among later ones of the same split, as (later row, earlier
+    row).
+    """
     first: dict[int, int] = {}
     copies = [(row, first.setdefault(_key(text), row)) for row, text in enumerate(texts)]
     exact = [(row, of) for row, of in copies if of != row]
@@ -75,8 +77,8 @@ def _key(text: str) -> int:
 
 @dataclass(frozen=True)
 class _Shingles:
-    """Sets of shingles, flat: `values[starts[i]:starts[i + 1]]` are text i's, ascending, each
-    once.
+    """Sets of shingles in flat arrays: `values[starts[i]:starts[i + 1]]` are those of text i,
+    ascending and unique.
     """
 
     values: NDArray[np.uint64]
@@ -92,13 +94,13 @@ class _Shingles:
 
 
 class _Hasher:
-    """Words to numbers, the same in every process, and runs of them to shingles."""
+    """Maps words to numbers, the same in every process, and runs of words to shingles."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
     def chunks(self, texts: Sequence[str]) -> Iterator[tuple[int, _Shingles]]:
-        """(first row, shingles) of as many texts at a time as hold CHUNK words."""
+        """Yield (first row, shingles) of as many texts at a time as contain CHUNK words."""
         words = array("Q")
         ends = array("q")
         begin = 0
@@ -132,12 +134,12 @@ class _Hasher:
 
 
 def _shingles(words: NDArray[np.uint64], ends: NDArray[np.int64]) -> _Shingles:
-    """Shingles of texts that lie behind each other; a text shorter than RUN words is one
-    shingle.
+    """Return the shingles of concatenated texts; a text shorter than RUN words is a
+    single shingle.
     """
     sizes = np.diff(ends, prepend=0)
     padded = np.concatenate([words, np.zeros(RUN, np.uint64)])
-    last = np.repeat(ends, sizes)  # the end of the text that each word stands in
+    last = np.repeat(ends, sizes)  # the end of the text that contains each word
     places = np.arange(len(words))
     values = np.zeros(len(words), np.uint64)
     for shift in range(RUN):
@@ -156,8 +158,8 @@ def _shingles(words: NDArray[np.uint64], ends: NDArray[np.int64]) -> _Shingles:
 def _near(
     train: Sequence[str], test: Sequence[str], near: float, done: set[int], *, within: bool
 ) -> list[tuple[int, int, float]]:
-    """(row of test, row of train, similarity) of each test text that has a near copy and is not
-    `done`: the best.
+    """Return (row of test, row of train, similarity) of the best near copy of each test text that
+    has one and is not in `done`.
     """
     hasher = _Hasher()
     asked = list(hasher.chunks(test))
@@ -184,17 +186,18 @@ def _near(
 def _candidates(
     queries: _Shingles, held: _Shingles, table: NDArray[np.int32], near: float, offset: int | None
 ) -> list[tuple[int, int]]:
-    """Pairs (query row, held row) that share one of the query's rarest shingles.
+    """Return the pairs (query row, held row) that share one of the query's rarest shingles.
 
-    table: how many held shingles fall into each bucket, at least as many as are equal. offset:
-    queries and held texts are of one list, this far apart; only earlier held texts count.
+    table: the number of held shingles in each bucket, an upper bound of the number of equal ones.
+    offset: if not None, queries and held texts are from the same list, this far apart, and only
+    earlier held texts count.
     """
     sizes = queries.sizes
     owner = queries.rows
     count = table[(queries.values & BUCKETS).astype(np.int64)]
     looked_up = sizes - np.ceil(near * sizes - 1e-9).astype(np.int64) + 1
     novel = np.bincount(owner[count == 0], minlength=len(sizes))
-    # Where shingles that no held text has are as many as are looked up, there is nothing to find.
+    # If at least as many shingles occur in no held text as are looked up, nothing can be found.
     places = np.flatnonzero((novel < looked_up)[owner])
     order = places[np.lexsort((count[places], owner[places]))]
     sizes = np.where(novel < looked_up, sizes, 0)

@@ -1,18 +1,20 @@
-"""What arrives: 64-bit numbers, one after another. What leaves: whether each was there before."""
+"""A compact set of 64-bit numbers."""
 
 from array import array
 
 
 class Uint64Set:
-    """A set of 64-bit numbers in about 24 bytes each: open addressing, doubled when half full."""
+    """A set of 64-bit numbers with about 24 bytes for each: open addressing, doubled when half
+    full.
+    """
 
     def __init__(self) -> None:
         self.table = array("Q", bytes(8 << 16))
         self.used = 0
 
     def add(self, number: int) -> bool:
-        """Whether it was new."""
-        number = number or 1  # zero is an empty place
+        """Add a number, and return whether it is new."""
+        number = number or 1  # zero marks an empty slot
         if 2 * self.used >= len(self.table):
             old = self.table
             self.table = array("Q", bytes(16 * len(old)))

@@ -1,10 +1,9 @@
-"""What arrives: text, and how many of its characters are of which script. What leaves: the language
-it is likely in.
+"""Guesses the language of a text, given the number of its characters in each script.
 
-Where a script is nearly a language's own, it says so (script.py). Latin, Cyrillic, Arabic and
-Devanagari letters are shared by many: of them the commonest words tell, as a stop list does
-(Grefenstette 1995). A few words are enough for a sentence, none for a name; what is not told is
-said to be unknown rather than guessed.
+A script that is used by nearly one language only determines it (script.py). Latin, Cyrillic, Arabic
+and Devanagari letters are shared by many languages: these are distinguished by their most frequent
+words, as with a stop list (Grefenstette 1995). A few words are enough for a sentence, none for a
+name; if the evidence is insufficient, the language is reported as unknown rather than guessed.
 """
 
 import re
@@ -13,8 +12,8 @@ from collections.abc import Mapping
 
 from langue.text.quality import script
 
-READ = 4000  # characters of a text that are looked at
-# words that must be a language's, of all words, and beside the next language
+READ = 4000  # number of characters examined
+# minimum score of a language: absolute, as a share of all words, and relative to the next language
 LEAST = 1.5
 SHARE = 0.06
 LEAD = 1.15
@@ -137,8 +136,8 @@ _SPLIT = re.compile(r"[\s\d.,;:!?()\[\]\"'’‘“”«»„\-–—…،؛؟�
 
 
 def _weights(lists: Mapping[str, str]) -> dict[str, list[tuple[str, float]]]:
-    """For each word the languages that have it, and what it says for each: less, the more there
-    are.
+    """Return the languages of each word with its weight for each, which is smaller for words of
+    several languages.
     """
     sets = {language: set(words.split()) for language, words in lists.items()}
     shared = Counter(word for words in sets.values() for word in words)
@@ -152,7 +151,7 @@ _TELLING = {name: _weights(lists) for name, lists in _WORDS.items()}
 
 
 def guess(text: str, counts: Mapping[str, int]) -> str:
-    """counts: of the scripts of the text, as `script.count` gives them."""
+    """Return the language of a text; counts: the result of `script.count` for it."""
     said = script.language(counts)
     telling = _TELLING.get(script.main(counts))
     if telling is None or not said.startswith("written in"):

@@ -1,8 +1,7 @@
-"""What arrives: text. What leaves: how many of its characters are of which script, and which
-language that suggests.
+"""Counts the characters of a text by script, and tells which language the scripts suggest.
 
-Scripts are told by Unicode's blocks. A language is guessed only where its script is nearly its own:
-Latin, Cyrillic, Arabic and Devanagari letters are shared by many, and nothing more is said of them.
+Scripts are determined by Unicode blocks. A language is only guessed if its script is nearly its
+own: Latin, Cyrillic, Arabic and Devanagari letters are shared by many, and suggest none.
 """
 
 import re
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 COMMON = "common"  # digits, punctuation, white space, symbols
-# First character of each run -> the script until the next run begins.
+# First character of each run -> its script, up to the beginning of the next run.
 _RUNS = (
     (0x00, COMMON), (0x41, "Latin"), (0x5B, COMMON), (0x61, "Latin"), (0x7B, COMMON), (0xAA,
     "Latin"), (0xAB, COMMON),
@@ -60,18 +59,19 @@ _LANGUAGES = {
     "Gurmukhi": "Punjabi", "Oriya": "Odia", "Bengali": "Bengali or Assamese",
     "Ethiopic": "Amharic or Tigrinya",
 }  # fmt: skip
-# Thai, Lao, Burmese, Khmer, Kana and Chinese characters: words are written without spaces.
+# Thai, Lao, Burmese, Khmer, Kana and Chinese characters, which are written without spaces between
+# words.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _UNSPACED = re.compile(f"[{UNSPACED}]")
-# a word, or one character of the scripts without spaces
+# a word, or a single character of the scripts without spaces
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
 def count(text: str) -> dict[str, int]:
-    """Characters of each script that stands in the text."""
+    """Return the number of characters of each script in the text."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     found = np.bincount(
         _OF[np.searchsorted(_BEGINS, points, side="right") - 1], minlength=len(NAMES)
@@ -80,13 +80,13 @@ def count(text: str) -> dict[str, int]:
 
 
 def main(counts: Mapping[str, int]) -> str:
-    """The script of most letters; COMMON where there are none."""
+    """Return the script of most letters, or COMMON if there are none."""
     letters = {name: number for name, number in counts.items() if name != COMMON}
     return max(sorted(letters), key=letters.__getitem__) if letters else COMMON
 
 
 def language(counts: Mapping[str, int]) -> str:
-    """What the scripts alone suggest."""
+    """Return what the scripts alone suggest."""
     letters = sum(number for name, number in counts.items() if name != COMMON)
     if not letters:
         return "none: no letters"
@@ -103,16 +103,18 @@ def language(counts: Mapping[str, int]) -> str:
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether it begins with a character that is a word."""
+    """Return whether the text begins with a character that counts as a word."""
     return bool(_UNSPACED.match(text))
 
 
 def mostly_unspaced(text: str) -> bool:
-    """Whether it is mostly in scripts that write no spaces between words, such as Chinese."""
+    """Return whether the text is mostly in scripts without spaces between words, such
+    as Chinese.
+    """
     letters = sum(each.isalnum() for each in text)
     return 2 * len(_UNSPACED.findall(text)) > letters
 
 
 def words(text: str) -> int:
-    """Words, a character being one in the scripts that write no spaces."""
+    """Return the number of words; in scripts without spaces, each character counts as one."""
     return len(WORD.findall(text))

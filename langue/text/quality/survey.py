@@ -1,8 +1,7 @@
-"""What arrives: documents one after another. What leaves: what they are, as numbers and a few
-examples.
+"""Statistics and examples of a corpus, collected one document at a time.
 
-Memory is eight to forty bytes a document, the examples, and the texts among which near copies are
-looked for, whose number is bounded.
+Memory is eight to forty bytes per document, plus the examples and the texts among which near copies
+are searched, whose number is bounded.
 """
 
 import hashlib
@@ -22,22 +21,24 @@ from langue.text.quality.hash_set import Uint64Set
 from langue.text.quality.language import guess
 
 EXAMPLES = 5
-MAIN = 0.8  # of the characters are of the text's language, if it has one
-SHOWN = 600  # characters of an example
-# first documents among which near copies are looked for
+MAIN = 0.8  # minimum share of the characters in the text's language, if it has a single one
+SHOWN = 600  # maximum length of an example in characters
+# limits of the first documents among which near copies are searched
 COMPARED = 20_000
 COMPARED_CHARACTERS = 40_000_000
 
 
 @dataclass
 class CorpusStats:
-    lengths: "array[int]" = field(default_factory=lambda: array("q"))  # characters of each document
+    # length of each document in characters
+    lengths: "array[int]" = field(default_factory=lambda: array("q"))
     bytes: int = 0
     words: int = 0
     scripts: Counter[str] = field(default_factory=Counter)
-    # documents by what their script and words suggest
+    # number of documents by the language that their script and words suggest
     languages: Counter[str] = field(default_factory=Counter)
-    characters_by_language: Counter[str] = field(default_factory=Counter)  # characters likewise
+    # number of characters by language
+    characters_by_language: Counter[str] = field(default_factory=Counter)
     seen: Uint64Set = field(default_factory=Uint64Set)
     exact: int = 0
     compared: list[str] = field(default_factory=list)
@@ -50,7 +51,7 @@ class CorpusStats:
     _open: dict[str, Any] = field(default_factory=dict)
 
     def add(self, text: str, last: bool = True) -> None:
-        """A document, or the next piece of one."""
+        """Add a document, or the next piece of one."""
         if not self._open:
             self._open = {
                 "start": text,
@@ -86,7 +87,7 @@ class CorpusStats:
             )
         if len(self.samples) < EXAMPLES:
             self.samples.append(shown)
-        # each document is as likely (Vitter 1985)
+        # each document has the same probability (Vitter 1985)
         elif (place := self.drawn.randrange(number + 1)) < EXAMPLES:
             self.samples[place] = shown
 
@@ -117,7 +118,7 @@ class CorpusStats:
         }
 
     def _main_language(self) -> str:
-        """The one of most of the text, where it is of one."""
+        """Return the language of most of the text, if there is a single one."""
         language, characters = max(
             self.characters_by_language.items(),
             key=lambda each: each[1],
@@ -131,7 +132,7 @@ def _example(length: int, text: str) -> dict[str, Any]:
 
 
 def spread(lengths: NDArray[np.int64]) -> dict[str, Any]:
-    """Mean, quantiles, and a histogram whose bins double."""
+    """Return mean, quantiles, and a histogram with bins of doubling width."""
     if not len(lengths):
         return {
             "mean": 0.0,

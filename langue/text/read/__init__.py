@@ -1,1 +1,1 @@
-"""Files, archives, tables and Hub data sets to rows and documents."""
+"""Reads files, archives, tables and Hub data sets as rows and documents."""

@@ -1,15 +1,15 @@
-"""Bring published annotations to one form each, with an error that names the row.
+"""Converts published annotations to one form each; errors name the row.
 
-| column | one form | what is read |
+| column | form | accepted input |
 |---|---|---|
 | tokens, tags | `["EU", "rejects"]`, `["B-ORG", "O"]` | lists of strings or of numbers |
 | spans | `[{"start": 0, "end": 2, "label": "ORG"}]` | dictionaries, triples |
 | answers | `[{"text": "EU", "start": 0}]` | dictionaries, a dictionary of lists, strings |
 | messages and the like | see `langue/text/read/turns.py` | |
 
-Offsets count characters of the text as it is read, `end` being the first character behind. An
-answer that has no place in the file has the start -1. Records that spaCy, GLiNER and Label Studio
-write become `text` and `spans`.
+Offsets count characters of the text as it is read; `end` is exclusive. An answer without an offset
+in the file has the start -1. Records in the formats of spaCy, GLiNER and Label Studio become `text`
+and `spans`.
 """
 
 import re
@@ -29,7 +29,7 @@ _ANSWERS = 'write them as [{"text": "...", "start": 0}, ...]'
 
 
 def words(value: Any, name: str, where: str) -> list[str | None] | None:
-    """A list of strings; numbers are written out, a missing tag is none."""
+    """Return a list of strings; numbers are converted to strings, a missing tag is None."""
     if _is_missing(value):
         return None
     if isinstance(value, (list, tuple)):
@@ -46,8 +46,10 @@ def words(value: Any, name: str, where: str) -> list[str | None] | None:
 
 
 def spans(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
-    """A list of `{start, end, label}`, one for each label; an error where one is empty or turned
-    round. Whether it ends within its text is asked by `faults`.
+    """Return a list of `{start, end, label}`, one for each label.
+
+    Raises DataError for a span that is empty or reversed. Whether it ends within its text is
+    checked by `faults`.
     """
     if _is_missing(value):
         return None
@@ -79,7 +81,7 @@ def spans(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
 
 
 def answers(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
-    """A list of `{text, start}`; an empty one says that the question has no answer."""
+    """Return a list of `{text, start}`; an empty list means that the question has no answer."""
     if _is_missing(value):
         return None
     if isinstance(value, str):
@@ -98,7 +100,7 @@ def answers(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
     return found
 
 
-# the columns that have one form, by our names
+# the columns with a fixed form, by our names
 FORMS: dict[str, Callable[[Any, str, str], Any]] = {
     "tokens": words,
     "tags": words,
@@ -115,8 +117,8 @@ FORMS: dict[str, Callable[[Any, str, str], Any]] = {
 
 
 def record(value: Any, where: str) -> Any:
-    """A record that spaCy, GLiNER or Label Studio writes, as one with `text` and `spans`; any other
-    as it is.
+    """Convert a record in the format of spaCy, GLiNER or Label Studio to one with `text` and
+    `spans`; return others unchanged.
     """
     if isinstance(value, dict):
         if "tokenized_text" in value:
@@ -131,7 +133,9 @@ def record(value: Any, where: str) -> Any:
 
 
 def _of_gliner(value: dict[str, Any], where: str) -> dict[str, Any]:
-    """Words and spans of words, both ends within: the words joined by blanks, as GLiNER does."""
+    """Convert words and spans of words with inclusive ends; the words are joined by spaces, as in
+    GLiNER.
+    """
     tokens = words(value["tokenized_text"], "tokens", where) or []
     starts = []
     at = 0
@@ -162,8 +166,8 @@ def _of_gliner(value: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _of_label_studio(value: dict[str, Any], where: str) -> dict[str, Any]:
-    """A task of Label Studio's JSON export. Regions without offsets, such as choices, are left
-    out.
+    """Convert a task of Label Studio's JSON export; regions without offsets, such as choices, are
+    ignored.
     """
     data = value["data"]
     texts = [each for each in data.values() if isinstance(each, str)]
@@ -193,8 +197,10 @@ def _of_label_studio(value: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_region(span: dict[str, Any], text: Any, where: str) -> None:
-    """DataError where a region's own text stands elsewhere: a browser counts a character beyond
-    U+FFFF as two. White space may differ.
+    """Raise DataError if the text of a region differs from the text at its offsets, apart from
+    white space.
+
+    This happens because browsers count a character beyond U+FFFF as two.
     """
     start, end, own = (span.get(name) for name in ("start", "end", "text"))
     if not (isinstance(start, int) and isinstance(end, int)):
@@ -212,8 +218,9 @@ def _check_region(span: dict[str, Any], text: Any, where: str) -> None:
 
 
 def faults(columns: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
-    """(row, what is wrong, what to do) of rows whose columns do not fit each other: Arrow arrays by
-    name.
+    """Yield (row, what is wrong, what to do) for rows whose columns do not match each other.
+
+    columns: Arrow arrays by name.
     """
     import pyarrow.compute as pc
 
@@ -252,7 +259,7 @@ def _first(value: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def _listed(value: Any, name: str, where: str, do: str) -> Sequence[Any]:
-    """The items of a list, or of a dictionary of lists that stand side by side, as `datasets` keeps
+    """Return the items of a list, or of a dictionary of parallel lists, as which `datasets` stores
     lists of dictionaries.
     """
     if isinstance(value, (list, tuple)):

@@ -1,9 +1,9 @@
-"""What arrives: records of any length, or Arrow tables of a Parquet file, a Hub data set or a
-`datasets.Dataset`. What leaves: one Arrow table of the columns that are read, under our names:
-texts as strings, class numbers as class names.
+"""Converts records of any number, or Arrow tables of a Parquet file, a Hub data set or a
+`datasets.Dataset`, to one Arrow table with the requested columns.
 
-Up to SPILL bytes stay in memory; more goes to a file that is memory-mapped and has no name any
-more, so that nothing is left behind and nothing stale is ever read.
+Columns get our names, texts become strings, and class numbers become class names. Up to SPILL bytes
+stay in memory; a larger table is written to a memory-mapped file whose name is then deleted, so
+that no file is left behind and no stale one is ever read.
 """
 
 import math
@@ -20,8 +20,8 @@ from langue.text.read.annotations import FORMS
 from langue.text.read.parse import Record, repair
 from langue.text.read.table import TEXTS
 
-ROWS = 10_000  # of a record batch, fewer where texts are long
-CHARACTERS = 1 << 24  # of a record batch's texts
+ROWS = 10_000  # rows of a record batch; fewer if the texts are long
+CHARACTERS = 1 << 24  # characters in the texts of a record batch
 SPILL = 1 << 28
 _WORDS = pa.list_(pa.string())
 _SPANS = pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("label", pa.string())]))
@@ -29,7 +29,7 @@ _ANSWERS = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
 _TURNS = pa.list_(
     pa.struct([("role", pa.string()), ("content", pa.string()), ("more", pa.string())])
 )
-# of the columns that have one form
+# types of the columns with a fixed form
 _TYPES = {
     "tokens": _WORDS,
     "tags": _WORDS,
@@ -46,13 +46,13 @@ _TYPES = {
 
 
 class _Again(Exception):
-    """Later rows have a column that the first had not, or one of a wider type: read again with what
-    is known now.
+    """Raised if later rows have a column that the first ones lack, or values of a wider type: the
+    records are then read again with that knowledge.
     """
 
 
 class Sink:
-    """Record batches of one schema, in memory or, beyond SPILL bytes, on disk."""
+    """Collects record batches of one schema in memory or, beyond SPILL bytes, on disk."""
 
     def __init__(self) -> None:
         self.batches: list[Any] = []
@@ -85,13 +85,13 @@ class Sink:
         self.batches = []
 
     def table(self) -> Any:
-        """Everything added, as one table; a file's pages are read as they are used."""
+        """Return everything added as one table; the pages of a file are loaded on use."""
         if self.file is None:
             return pa.Table.from_batches(self.batches)
         self.writer.close()
         self.file.flush()
         table = pa.ipc.open_stream(pa.memory_map(self.file.name)).read_all()
-        self.file.close()  # takes the name away; the mapping keeps the pages
+        self.file.close()  # deletes the name; the mapping keeps the pages
         return table
 
 
@@ -101,11 +101,13 @@ def from_records(
     where: Callable[[int], str],
     note: Callable[[str], None],
 ) -> tuple[Any, "array[int]"]:
-    """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the
-    columns seen.
+    """Return (table, line of each row).
+
+    `read` starts from the beginning at each call; `names` maps the seen columns, as ours -> theirs.
     """
     types: dict[str, Any] = {}
-    late: dict[str, None] = {}  # columns to read, wherever they first appear
+    # the columns to read, including those that first appear in later rows
+    late: dict[str, None] = {}
     while True:
         try:
             return _gather(read(), names, where, note, types, late)
@@ -195,8 +197,8 @@ def _array(
     where: Callable[[int], str],
     numbers: list[int],
 ) -> Any:
-    """Arrow array of the column's type so far; raises _Again where that does not hold these values
-    too.
+    """Return the Arrow array with the column's type so far; raise _Again if these values need a
+    wider type.
     """
     if name in _TYPES:
         return pa.array(values, _TYPES[name])
@@ -215,7 +217,7 @@ def _array(
                 f"the {name} holds bytes, not text", where=where(row), do="write it as a string"
             )
         if pa.types.is_floating(found) and any(type(value) is bool for value in values):
-            # as Arrow itself says of it among whole numbers
+            # the error that Arrow itself raises for a boolean among integers
             raise pa.ArrowTypeError("true is no number")
         if known is None:
             types[name] = found
@@ -226,7 +228,8 @@ def _array(
             return pa.array(values, known)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         _refuse_lists(values, name, where, numbers)
-        wider = pa.string()  # numbers among words, or too great for any number type: all as words
+        # numbers mixed with words, or too large for any number type: the column is read as strings
+        wider = pa.string()
         for value, number in zip(values, numbers, strict=True):
             _scalar(value, name, where, number)
     types[name] = wider
@@ -236,8 +239,9 @@ def _array(
 def _refuse_lists(
     values: list[Any], name: str, where: Callable[[int], str], numbers: list[int]
 ) -> None:
-    """DataError where all are lists, which are then of different things: at the first that is not
-    of words.
+    """Raise DataError if all values are lists, whose items then have different types.
+
+    The error names the first row with a list that is not of strings.
     """
     if all(isinstance(value, (list, tuple)) for value in values if value is not None):
         others = (any(not isinstance(each, str) for each in value or ()) for value in values)
@@ -259,8 +263,9 @@ def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> 
 
 
 def as_arrow(data: Any) -> Any:
-    """What another library's table is in Arrow; a list of records where its columns are of mixed
-    types, as pandas allows; None where it is no table.
+    """Convert another library's table to Arrow; None if it is not a table.
+
+    If its columns have mixed types, as pandas allows, return a list of records.
     """
     if not hasattr(data, "__arrow_c_stream__"):
         return None
@@ -271,8 +276,8 @@ def as_arrow(data: Any) -> Any:
 
 
 def plain(table: Any) -> Any:
-    """The table with its strings as plain ones, whatever they are stored as: categories by number
-    (dictionaries), or views.
+    """Return the table with all strings in the plain type, instead of dictionary-encoded strings or
+    views.
     """
     for at, field in enumerate(table.schema):
         kind = _plain_type(field.type)
@@ -291,7 +296,8 @@ def _cast(column: Any, kind: Any) -> Any:
 def _plain_type(kind: Any) -> Any:
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
-    if str(kind) in ("string_view", "binary_view"):  # which older versions of Arrow lack
+    # by name, since older versions of Arrow lack these types
+    if str(kind) in ("string_view", "binary_view"):
         return pa.string() if str(kind) == "string_view" else pa.binary()
     if str(kind).startswith(("list<", "list_view<", "large_list_view<", "fixed_size_list<")):
         return pa.list_(_plain_type(kind.value_type))
@@ -301,17 +307,18 @@ def _plain_type(kind: Any) -> Any:
 def from_arrow(
     batches: Iterable[Any], schema: Any, theirs_by_ours: Mapping[str, str], where: str
 ) -> Any:
-    """One table of these columns of Arrow tables; what `datasets` wrote into the schema tells which
-    numbers are classes.
+    """Return one table of these columns of Arrow tables.
+
+    The metadata that `datasets` stores in the schema tells which numbers are classes.
     """
     import datasets
 
-    theirs = list(dict.fromkeys(theirs_by_ours.values()))  # one may serve as two of ours
+    theirs = list(dict.fromkeys(theirs_by_ours.values()))  # one column may be used as two of ours
     used = [schema.field(name) for name in theirs]
     fields = [field.with_type(_plain_type(field.type)) for field in used]
     try:
         features = datasets.Features.from_arrow_schema(pa.schema(fields, schema.metadata))
-    except ValueError as error:  # a type that `datasets` has not
+    except ValueError as error:  # a type that `datasets` does not support
         what = str(error).rstrip(".")
         raise DataError(
             f"a column cannot be read: {what}", where=where, do="write it as strings"
@@ -329,8 +336,10 @@ def from_arrow(
 def convert(
     table: Any, features: Any, theirs_by_ours: Mapping[str, str], where: str, begin: int = 1
 ) -> Any:
-    """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are
-    not copied. begin: the number of its first row.
+    """Do the same as `from_arrow` for a table that is already memory-mapped; columns that need no
+    change are not copied.
+
+    begin: the number of its first row.
     """
     return pa.table(
         {
@@ -373,7 +382,7 @@ def _column(column: Any, feature: Any, name: str, where: str, begin: int) -> Any
     try:
         several = name not in TEXTS and pa.types.is_nested(column.type)
         return column.cast(_WORDS if several else pa.string())
-    # bytes that are no UTF-8; lists and records
+    # bytes that are not UTF-8, lists, or records
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(
             f"the column {name!r} holds {column.type}, not texts",
@@ -383,22 +392,23 @@ def _column(column: Any, feature: Any, name: str, where: str, begin: int) -> Any
 
 
 def _are_bytes(kind: Any) -> bool:
-    """Whether a column of this type holds bytes, or lists of them."""
+    """Return whether a column of this type holds bytes, or lists of bytes."""
     inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
 
 
 def _named(row: list[int | None] | None, names: list[str]) -> list[str] | None:
-    """A row's classes by their names; none where all that it has are unknown, as `_classes` tells
-    them.
+    """Return the names of a row's classes; None if all of them are unknown, as defined by
+    `_classes`.
     """
     found = [names[each] for each in row or () if each is not None and each >= 0]
     return found if found or row == [] else None
 
 
 def _tags(row: list[int | None] | None, names: list[str]) -> list[str | None] | None:
-    """A row's tags by their names, none in the place of an unknown one, so that each stays with its
-    token; none where all are unknown.
+    """Return the names of a row's tags; None if all are unknown.
+
+    A single unknown tag becomes None, so that the others stay aligned with their tokens.
     """
     if row is None:
         return None
@@ -407,7 +417,9 @@ def _tags(row: list[int | None] | None, names: list[str]) -> list[str | None] | 
 
 
 def _classes(numbers: Any) -> Any:
-    """Class numbers with none for -1, by which data sets without labels say so."""
+    """Return class numbers with null in place of -1, which stands for a missing label
+    in data sets.
+    """
     import pyarrow.compute as pc
 
     return pc.if_else(pc.less(numbers, 0), pa.scalar(None, numbers.type), numbers)

@@ -1,5 +1,5 @@
-"""What arrives: the columns that a task asks for, and those that a file has. What leaves: which of
-the file's columns is which, or an error that names the option to say so.
+"""Matches the columns that a task asks for with those of a file, or raises an error that names the
+option which specifies them.
 """
 
 import difflib
@@ -12,24 +12,24 @@ from langue.errors import DataError
 from langue.text.read.form import Form
 from langue.text.read.table import ALL, INSTEAD, KEPT, PUBLISHED, TEXTS, alternatives
 
-LONGEST_NAME = 40  # characters; a longer field is taken for data
-SHOWN = 12  # columns that an error names
+LONGEST_NAME = 40  # in characters; a longer field of a header is considered data
+SHOWN = 12  # maximum number of columns that an error lists
 
 
 class NoTarget(DataError):
-    """A table has the inputs of a prediction, and not its target."""
+    """Raised for a table that has the inputs of a task but not its target."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are read, by our names, and what the file calls them where that differs."""
+    """The columns to read, by our names, and their names in the file if they differ."""
 
     need: tuple[str, ...]
     optional: tuple[str, ...]
     renamed: dict[str, str]
-    # usual names, likeliest first: offered in errors, and never used without being asked
+    # common names, likeliest first: suggested in errors, and never used without being requested
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    encoding: str | None = None  # of files that are not UTF-8
+    encoding: str | None = None  # encoding of files that are not UTF-8
 
     @property
     def form(self) -> Form:
@@ -38,14 +38,14 @@ class Columns:
         return Form(self.encoding, frozenset(names if are_numbers else ()))
 
     def may_be(self, there: Sequence[str]) -> bool:
-        """Whether files that are called so are likely to be columns of one table."""
+        """Return whether files with these names are likely to be the columns of one table."""
         return "source" in self.need or len(self._found(self.need, there)) == len(self.need)
 
     def find(self, there: Sequence[str], where: str, of_line: bool = False) -> dict[str, str]:
-        """Our name -> the file's name of each column that is there.
+        """Return our name -> the file's name of each column that exists.
 
-        DataError with a remedy where a column is missing. of_line: the names are a file's first
-        line, which may be data and no header.
+        Raises DataError with a remedy if a column is missing. of_line: the names are from the first
+        line of a file, which may be data rather than a header.
         """
         asked = list(dict.fromkeys(self.need + self.optional))
         found = self._found(asked, there)
@@ -77,8 +77,10 @@ class Columns:
         return found
 
     def _found(self, names: Sequence[str], there: Sequence[str]) -> dict[str, str]:
-        """Our name -> the file's name of the columns that are there: by the name that was given, by
-        ours, or by the only published name of it.
+        """Return our name -> the file's name of the columns that exist.
+
+        A column is found by the name that the user gave, by our name, or by its published name if
+        only one of these exists.
         """
         found = {}
         for ours in names:
@@ -100,7 +102,7 @@ class Columns:
         where: str,
         of_line: bool,
     ) -> DataError:
-        """The error that names missing columns, with the option that says which they are."""
+        """Return the error that names the missing columns, with the option that specifies them."""
         names = " and ".join(repr(self.renamed.get(ours, ours)) for ours in missing)
         what = f"there is no column {names}; its columns are {listed(there)}"
         if all(ours.startswith(KEPT) for ours in missing):
@@ -130,8 +132,10 @@ class Columns:
         return kind(what, where=where, do=do)
 
     def _likely(self, missing: Sequence[str], free: Sequence[str]) -> dict[str, str]:
-        """Our name -> a likely name among the free ones: a usual one, else one that is spelt
-        similarly or contains our name. No name is offered twice.
+        """Return our name -> a likely name among the free ones: a common synonym, or else one that
+        is spelt similarly or contains our name.
+
+        No name is suggested twice.
         """
         left = {name.lower(): name for name in free}
         likely: dict[str, str] = {}
@@ -149,7 +153,9 @@ class Columns:
         return likely
 
     def _similar(self, ours: str, names: Sequence[str]) -> list[str]:
-        """The names that resemble that of a column, best first; none that is usual for another."""
+        """Return the names that resemble that of a column, best first, without those that are
+        common for other columns.
+        """
         asked = self.renamed.get(ours, ours).lower()
         of_others: set[str] = set()
         for other, usual in self.synonyms.items():
@@ -176,7 +182,7 @@ def _check_are_strings(names: Sequence[str], where: str) -> None:
 
 
 def _check_are_different(found: Mapping[str, str], there: Sequence[str], where: str) -> None:
-    """DataError where two columns have the name of one that is read."""
+    """Raise DataError if two columns have the name of one that is read."""
     names = list(there)
     for theirs in found.values():
         if names.count(theirs) > 1:
@@ -188,7 +194,7 @@ def _check_are_different(found: Mapping[str, str], there: Sequence[str], where: 
 
 
 def _by_number(need: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
-    """Numbers for the columns of a file without a header: texts are its longest fields."""
+    """Guess numbers for the columns of a file without a header: texts are its longest fields."""
     by_length = sorted(range(len(fields)), key=lambda index: -len(fields[index]))
     texts = [ours for ours in need if ours in TEXTS]
     others = [ours for ours in need if ours not in TEXTS]
@@ -203,7 +209,7 @@ def _by_number(need: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
 
 
 def _option(theirs_by_ours: Mapping[str, str]) -> str:
-    """The option of the command line that names columns."""
+    """Return the command-line option that specifies columns."""
     named = ",".join(f"{ours}={theirs}" for ours, theirs in theirs_by_ours.items())
     return f"--columns {shlex.quote(named)}"
 
@@ -214,7 +220,7 @@ def _is_no_name(field: str) -> bool:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names for an error: the first of them, shortened where they are long."""
+    """Format the first names for an error, and truncate long ones."""
     shown = []
     for name in map(str, names[:SHOWN]):
         shown.append(name if len(name) <= 30 else name[:29] + "…")

@@ -1,10 +1,11 @@
-"""Read CoNLL files: a token a line, its annotations in columns, a blank line between sentences.
+"""Reads CoNLL files: one token per line with annotations in columns, and a blank line between
+sentences.
 
-In: lines. Out: a record a sentence, as `(line, {column: list})`. Every column has its number, from
-1, as a name: "2" is the second. `tokens` is the first column and `tags` the last, unless the file
-says otherwise: a CoNLL-U file (10 columns) has the names of its format (form, lemma, upos, ...),
-`tokens` being form and `tags` upos; a line `# columns: form pos ner` or, as CoNLL-U Plus has it,
-`# global.columns = ID FORM NER`, gives names.
+Each sentence becomes a record `(line, {column: list})`. Every column is named by its number, from
+1: "2" is the second. `tokens` is the first column and `tags` the last, unless the file says
+otherwise. A CoNLL-U file (10 columns) has the column names of its format (form, lemma, upos, ...),
+with form as `tokens` and upos as `tags`. A line `# columns: form pos ner` or, in CoNLL-U Plus, `#
+global.columns = ID FORM NER`, also defines names.
 
 Formats: CoNLL-2003 (https://aclanthology.org/W03-0419), CoNLL-U
 (https://universaldependencies.org/format.html).
@@ -20,7 +21,7 @@ from langue.text.read.form import Form, Heard, Record
 from langue.text.read.lines import lines
 
 UNIVERSAL = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-_BLANK = " \t\r"  # other white space of Unicode may be a token
+_BLANK = " \t\r"  # other Unicode white space may be a token
 _NAMED = re.compile(r"#\s*(?:global\.)?columns\s*[:=]\s*(\S.*)", re.IGNORECASE)
 _BORDER = re.compile(r"-DOCSTART-|# newdoc\b|#begin document\b")
 _COMMENT = re.compile(r"# +(?:[\w.:-]+ *=|(?:newdoc|newpar|sent_id|id|text)\b)|#(?:begin|end) ")
@@ -31,10 +32,10 @@ _NOT_WORDS = re.compile(r"\d+[-.]\d+")  # ids of multiword tokens (1-2) and empt
 
 
 def sentences(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
-    """The sentences of a file, each with the line on which it begins.
+    """Yield the sentences of a file, each with the line on which it begins.
 
-    Where `-DOCSTART-` lines, `# newdoc` or `#begin document` part documents, `document` is the
-    number of a sentence's document. `heard` takes what was not read as a token.
+    If `-DOCSTART-` lines, `# newdoc` or `#begin document` separate documents, `document` is the
+    number of a sentence's document. `heard` is told what was not read as a token.
     """
     layout = _Layout(path, where)
     document = 0
@@ -42,7 +43,7 @@ def sentences(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Reco
     block: list[str] = []
     for number, raw in lines(path, where, encoding=form.encoding):
         line = raw.rstrip(_BLANK)
-        # most lines are tokens; those that may be something else begin with one of two characters
+        # most lines are tokens; all other lines begin with one of two characters
         if line and line[0] not in "#-":
             if not block:
                 begin = number
@@ -60,7 +61,7 @@ def sentences(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Reco
             block = []
             document += border
         elif block:
-            # a comment within a sentence keeps its place, so that lines are counted right
+            # a comment within a sentence is kept as an empty line, so that line numbers stay right
             block.append("")
     if block:
         yield from layout.sentence(block, begin, document)
@@ -68,23 +69,23 @@ def sentences(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Reco
 
 
 class _Layout:
-    """The columns of one file, which its first lines settle."""
+    """The columns of a file, determined by its first lines."""
 
     def __init__(self, path: Path, where: str) -> None:
         self.where = where
         self.universal = ".conllu" in path.name.lower()
-        self.names: tuple[str, ...] = ()  # as the file gives them
+        self.names: tuple[str, ...] = ()  # as defined in the file
         self.width = 0
         self.tokens = 0
         self.tags: int | None = None
         self.skipped = 0
 
     def is_comment(self, line: str, block: list[str], begin: int) -> bool:
-        """Whether a line that begins with # or - is no token; takes the names of columns from it.
+        """Return whether a line that begins with # or - is not a token, and take column names from
+        it.
 
-        block: the lines of its sentence before it, the first of which is the line `begin`.
-
-        `#` may be a token too: `# NN`. Then it has as many fields as the other lines.
+        block: the preceding lines of its sentence, of which the first has the number `begin`. `#`
+        may also be a token, as in `# NN`; the line then has as many fields as the others.
         """
         if line[0] != "#":
             return False
@@ -105,8 +106,8 @@ class _Layout:
     def sentence(
         self, block: list[str], begin: int, document: int
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The record of a block of lines, the first of which is the line `begin`; none where no
-        line is a word.
+        """Yield the record of a block of lines, the first of which has the number `begin`; none if
+        no line is a word.
         """
         rows = _split(block)
         if not self.width:
@@ -132,7 +133,7 @@ class _Layout:
         yield begin, self._record(columns, document)
 
     def _settle(self, first: Sequence[str], line: int) -> None:
-        """Take the columns from the fields of the first line that has any."""
+        """Determine the columns from the fields of the first line that has any."""
         if any("\r" in field for field in first):
             raise DataError(
                 "its lines end in carriage returns alone",
@@ -154,7 +155,7 @@ class _Layout:
         if not self.names and self.universal:
             self.names = UNIVERSAL[: self.width]
         lowered = [name.lower() for name in self.names]
-        # CoNLL-U Plus: words have the ids of CoNLL-U, if they have any
+        # in CoNLL-U Plus, words have ids as in CoNLL-U, if they have any
         self.universal = lowered[:1] == ["id"]
         self.tokens = _first(_TOKENS, lowered, 0)
         last = self.width - 1 if self.width > 1 else None
@@ -173,7 +174,7 @@ class _Layout:
         return found
 
     def _annotation(self, column: list[str]) -> list[str] | None:
-        """The column, or none where CoNLL-U's `_` says that it is not annotated."""
+        """Return the column, or None if it is not annotated, which CoNLL-U marks by `_`."""
         missing = self.universal and column.count("_") == len(column)
         return None if missing else column
 
@@ -198,7 +199,9 @@ class _Layout:
 
 
 def _split(block: list[str]) -> list[list[str]]:
-    """The fields of each line, at once where all are simple: single blanks, no tabs."""
+    """Return the fields of each line, split in one pass if all are simple: single
+    spaces, no tabs.
+    """
     text = "\n".join(block)
     if "\t" in text or "  " in text or "\n " in text or text[0] == " ":
         return [_fields(line) for line in block]
@@ -206,7 +209,7 @@ def _split(block: list[str]) -> list[list[str]]:
 
 
 def _fields(line: str) -> list[str]:
-    """The fields of a line: between tabs where it has any, else between blanks."""
+    """Return the fields of a line, separated by tabs if it has any, otherwise by spaces."""
     if "\t" in line:
         return line.split("\t")
     fields = line.split(" ")
@@ -214,5 +217,5 @@ def _fields(line: str) -> list[str]:
 
 
 def _first(candidates: Iterable[str], names: Sequence[str], otherwise: Any) -> Any:
-    """The place of the first candidate that is there."""
+    """Return the index of the first candidate that exists."""
     return next((names.index(name) for name in candidates if name in names), otherwise)

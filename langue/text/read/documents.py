@@ -1,10 +1,10 @@
-"""What arrives: files, folders, Hub data sets or lists that hold running text, each with a weight.
-What leaves: their documents as a stream of pieces, in an order that is the same each time, whatever
-their size.
+"""Streams the documents of files, folders, Hub data sets or lists with running text, each with a
+weight.
 
-A piece is a whole document, or about a million characters of a longer one, cut before a white
-space, where tokens are cut as well. So memory does not grow with documents or files. A text is what
-the file says: nothing is stripped.
+The documents come as pieces, in an order that is the same each time, whatever their size. A piece
+is a whole document, or about a million characters of a longer one, cut before white space, where
+tokenizers split as well. So memory does not grow with documents or files. The text is exactly that
+of the file: nothing is stripped.
 """
 
 import itertools
@@ -24,48 +24,48 @@ from langue.text.read.open import check_kind, exists, expanded, load_hub
 from langue.text.read.parse import UNCODED, Heard, batches, kind, parquet, parsed, records
 from langue.text.read.table import TEXT_SYNONYMS
 
-PIECE_CHARACTERS = 1 << 20  # characters
+PIECE_CHARACTERS = 1 << 20  # in characters
 Kind = Literal["line", "blank", "file"]
 _ASKED = ("text", "document")
-_END = None  # where a document ends, in a stream of its parts
+_END = None  # marks the end of a document in a stream of its parts
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files become documents."""
+    """How files are converted to documents."""
 
-    # ours -> theirs, of `text` and of `document`: rows that follow each other and have the same
-    # value there are one document, in lines
+    # ours -> theirs, of `text` and of `document`: consecutive rows with the same value of
+    # `document` form one document, one line for each row
     columns: Mapping[str, str] = field(default_factory=dict)
-    document: Kind = "file"  # what a document is in a .txt file
+    document: Kind = "file"  # the unit of documents in a .txt file
     invalid: Literal["error", "drop"] = "error"
-    # the split that is read, as if it were train; None: what there is to train on
+    # the split to read in place of train; None: what there is to train on
     only: str | None = None
-    encoding: str | None = None  # of files that are not UTF-8
+    encoding: str | None = None  # encoding of files that are not UTF-8
 
     @classmethod
     def of(cls, settings: DataSettings, columns: Mapping[str, str] | None, **others: Any) -> Self:
-        """As the settings of a command say it."""
+        """Return the reading that a command's settings specify."""
         return cls(columns or {}, invalid=settings.invalid, encoding=settings.encoding, **others)
 
 
 @dataclass(frozen=True)
 class Piece:
     text: str
-    size: int  # bytes in UTF-8
-    first: bool  # whether a document begins here
-    last: bool  # whether it ends here
+    size: int  # in bytes of UTF-8
+    first: bool  # whether it begins a document
+    last: bool  # whether it ends a document
 
 
 @dataclass
 class Tally:
-    """What was met in reading."""
+    """Counts of what was encountered while reading."""
 
     empty: int = 0
     invalid: int = 0
     first_invalid: str = ""
-    done: int = 0  # bytes of the files that are behind us
-    told: int = 0  # of what is read, how much a progress bar knows of
+    done: int = 0  # bytes of the completed files
+    told: int = 0  # how much of the read amount was reported to a progress bar
     file: IO[bytes] | None = None
 
     def bad(self, error: DataError, reading: Reading) -> None:
@@ -75,7 +75,7 @@ class Tally:
         self.first_invalid = self.first_invalid or str(error)
 
     def bad_of(self, reading: Reading) -> Bad | None:
-        """What takes a bad line; None where it is an error."""
+        """Return the handler of invalid lines; None if they are errors."""
         return None if reading.invalid == "error" else partial(self.bad, reading=reading)
 
     def follow(self, file: IO[bytes]) -> None:
@@ -83,7 +83,7 @@ class Tally:
         self.file = file
 
     def read(self) -> int:
-        """Bytes of files, as they lie on disk, that were read."""
+        """Return the number of bytes read, of the files as stored on disk."""
         return self.done + (
             self.file.tell() if self.file is not None and not self.file.closed else 0
         )
@@ -91,23 +91,23 @@ class Tally:
 
 @dataclass(frozen=True)
 class Texts:
-    """One source. `files` by split, or `rows`, which begins anew at each call."""
+    """One source: `files` by split, or `rows`, which starts from the beginning at each call."""
 
     name: str
     weight: float
     files: dict[str, list[Path]] = field(default_factory=dict)
     rows: Callable[[], Iterable[Any]] | None = None
-    identity: str = ""  # of rows: what tells them from others of the same name
+    identity: str = ""  # of rows: distinguishes them from others of the same name
 
     @property
     def size(self) -> int | None:
-        """Bytes on disk; None where that is not known."""
+        """Size on disk in bytes; None if unknown."""
         if self.rows is not None:
             return None
         return sum(path.stat().st_size for paths in self.files.values() for path in paths)
 
     def fingerprint(self) -> list[Any]:
-        """What changes when the source does."""
+        """Return a value that changes if the source does."""
         stats = [(str(path), path.stat()) for paths in self.files.values() for path in paths]
         return [
             self.name,
@@ -128,8 +128,8 @@ class Texts:
 
 
 def open_texts(sources: Sequence[Any], reading: Reading, notes: list[str]) -> list[Texts]:
-    """Each source is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, a list of
-    rows, or a mapping of splits to one of these two.
+    """Open sources: each is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, a
+    list of rows, or a mapping of splits to one of the last two.
     """
     if not sources:
         raise DataError("no source is named", do="name a file, a folder or a Hub data set")
@@ -149,7 +149,7 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
     if not isinstance(source, (str, Path)):
         splits = source if isinstance(source, Mapping) else {"train": source}
         rows = named.only(splits, reading.only, f"rows {index + 1}", notes)
-        if hasattr(rows, "__arrow_c_stream__"):  # a data frame, whose items are its columns
+        if hasattr(rows, "__arrow_c_stream__"):  # a data frame, which iterates over its columns
             from langue.text.read.arrow import as_arrow
 
             table = as_arrow(rows)
@@ -178,7 +178,7 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
 
 
 def _told_of_encoding(files: Mapping[str, Sequence[Path]], reading: Reading) -> list[str]:
-    """What is said of the files that are read in the encoding which the user named."""
+    """Return notes on the files that are read in the encoding which the user specified."""
     if reading.encoding is None:
         return []
     paths = [path for those in files.values() for path in those if kind(path) not in UNCODED]
@@ -186,7 +186,7 @@ def _told_of_encoding(files: Mapping[str, Sequence[Path]], reading: Reading) -> 
 
 
 def _streamed(rows: Iterable[Any], name: str) -> Iterator[Any]:
-    """Rows of the Hub; whatever its network and files may do is one line."""
+    """Yield rows of the Hub; any error of the network or of its files becomes one line."""
     try:
         yield from rows
     except (OSError, ValueError, RuntimeError) as error:
@@ -208,8 +208,8 @@ def _digest(rows: Iterable[Any]) -> str:
 
 
 def _pieces(parts: Iterable[str | None], tally: Tally) -> Iterator[Piece]:
-    """Documents from their parts, each closed by _END; those of white space alone are counted and
-    left out.
+    """Yield pieces of documents from their parts, each document closed by _END; documents of white
+    space only are counted and left out.
     """
     held: list[str] = []
     length = 0
@@ -244,8 +244,8 @@ def _size(text: str) -> int:
 
 
 def _cut(text: str, begin: int) -> int:
-    """Where the next piece begins: at the last white space before PIECE_CHARACTERS that a word
-    follows, else there.
+    """Return the start of the next piece: at the last white space before PIECE_CHARACTERS that is
+    followed by a word, or else at PIECE_CHARACTERS.
     """
     for at in range(
         begin + PIECE_CHARACTERS - 1, begin + PIECE_CHARACTERS - PIECE_CHARACTERS // 8, -1
@@ -326,8 +326,8 @@ def _columns(reading: Reading) -> Columns:
 def _of_rows(
     rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally
 ) -> Iterator[str | None]:
-    """Each row's text is a document; or those of rows that follow each other are, as lines, which
-    have one value in the column `document`.
+    """Yield the parts of documents: each row's text, or the lines of consecutive rows with the same
+    value in the column `document`.
     """
     before: Any = None
     is_open = False
@@ -345,7 +345,7 @@ def _of_rows(
 def _texts(
     rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally
 ) -> Iterator[tuple[Any, str]]:
-    """(document, text) of each row, which comes as (where it stands, a record or a text)."""
+    """Yield (document, text) of each row, which is given as (location, record or text)."""
     names = {ours: reading.columns.get(ours, ours) for ours in ("text", *reading.columns)}
     asked = [names[ours] for ours in _ASKED if ours in names]
     for number, (where, record) in enumerate(rows, start=1):

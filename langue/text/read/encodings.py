@@ -1,7 +1,8 @@
-"""What arrives: bytes of a file that are not UTF-8. What leaves: the encodings that they may be of,
-each with what a line would then say; or the same text in UTF-8, once its encoding is named.
+"""Guesses the encoding of bytes that are not UTF-8, and converts text in a specified encoding to
+UTF-8.
 
-No bytes say which encoding they are of, so that a guess is offered as one, for people to read.
+Bytes do not tell their encoding, so guesses are offered as such, each with the line that it would
+give, for people to decide.
 """
 
 import codecs
@@ -14,40 +15,41 @@ from typing import IO
 
 from langue.errors import DataError
 
-# The encodings of the web (https://encoding.spec.whatwg.org) and of the terminals of DOS, under
-# names that Python and iconv know; of those that read a text alike the first is offered.
+# The encodings of the web (https://encoding.spec.whatwg.org) and of DOS terminals, under names that
+# Python and iconv know; if several give the same text, the first one is offered.
 NAMES = (
     *("windows-1252", "windows-1250", "windows-1251", "windows-1253", "windows-1254"),
     *("windows-1255", "windows-1256", "windows-1257", "cp874", "iso-8859-2", "iso-8859-5"),
     *("iso-8859-7", "koi8-r", "koi8-u", "cp866", "cp850", "macintosh", "gb18030", "big5"),
     *("shift_jis", "euc-jp", "cp949", "utf-16le", "utf-16be"),
 )
-MARKS = {  # a byte order mark, and the encoding that it says; UTF-32's begins with UTF-16's
+MARKS = {  # byte order marks and their encodings; those of UTF-32 begin with those of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _READ_AS = ("windows-1252", "iso-8859-1", "windows-1251", "gb18030")
-OFFERED = 4  # of 34 pairs of language and encoding the right one is among so many
-SAMPLE = 1 << 16  # bytes that are looked at
-SHOWN = 32  # characters of a line
-LINES = 200  # that are looked through for a part to show
+OFFERED = 4  # on 34 pairs of language and encoding, the right one was among this many
+SAMPLE = 1 << 16  # number of bytes examined
+SHOWN = 32  # maximum length of a shown line
+LINES = 200  # number of lines searched for a part to show
 
 
 def candidates(sample: bytes) -> list[tuple[str, str]]:
-    """(name, a part of a line so decoded) of the likeliest encodings of these bytes, likeliest
-    first.
+    """Return (name, part of a line decoded with it) for the likeliest encodings of these bytes,
+    likeliest first.
     """
     from charset_normalizer import from_bytes
 
-    has_noughts = b"\x00" in sample  # as UTF-16 has of what is Latin, and no other
+    # of the encodings above, only UTF-16 has NUL bytes, in Latin text
+    has_noughts = b"\x00" in sample
     lines = sample.split(b"\n")
     beyond_ascii = b"\n".join(line for line in lines if not line.isascii())
     looked_at = (sample if has_noughts else beyond_ascii)[:SAMPLE]
     names = [name for name in NAMES if name.startswith("utf-16") == has_noughts]
-    found: dict[str, str] = {}  # decoded -> name
-    # the sample may end within a character of two bytes
+    found: dict[str, str] = {}  # decoded text -> name
+    # the sample may end within a two-byte character
     ends = (len(looked_at), len(looked_at) - 1)
     matches = [m for end in ends for m in from_bytes(looked_at[:end], cp_isolation=names)]
     for match in sorted(matches):
@@ -65,8 +67,8 @@ def _plain(name: str) -> str:
 
 
 def _told_apart(readings: list[list[str]]) -> list[str]:
-    """The same part of a line in each reading of some lines: the first part by which the most
-    readings differ.
+    """Return the same part of a line in each decoding: the first part in which most decodings
+    differ.
     """
     best: list[str] = []
     for line in zip(*(lines[:LINES] for lines in readings), strict=False):
@@ -85,8 +87,10 @@ def _told_apart(readings: list[list[str]]) -> list[str]:
 
 
 def misread_note(texts: Iterable[str | None], where: str) -> list[str]:
-    """What is said of texts that are UTF-8 which was read in another encoding once, and written
-    again: they are garbage without an error anywhere. texts: some of a file's.
+    """Return notes on texts that look like UTF-8 which was decoded in a wrong encoding and saved
+    again.
+
+    Such mojibake causes no error anywhere. texts: a sample of those of a file.
     """
     found: Counter[str] = Counter()
     shown: dict[str, str] = {}
@@ -113,7 +117,7 @@ def misread_note(texts: Iterable[str | None], where: str) -> list[str]:
 
 
 def reading_note(sample: bytes, encoding: str, where: str) -> str:
-    """What is said of a file that is read in an encoding which the user named."""
+    """Return a note on a file that is read in an encoding which the user specified."""
     lines = sample.decode(encoding, "replace").split("\n")
     shown = next((line for line in lines if not line.isascii()), "").strip()[:SHOWN]
     others = candidates(sample)
@@ -125,7 +129,9 @@ def reading_note(sample: bytes, encoding: str, where: str) -> str:
 
 
 def remedy(sample: bytes, where: str) -> str:
-    """What to do with a file that holds these bytes. where: its path, or a name of a stream."""
+    """Return what to do about a file that contains these bytes; where: its path, or a stream's
+    name.
+    """
     found = candidates(sample)
     if not found:
         return "write the file as UTF-8; its bytes are of no encoding that is known here"
@@ -141,8 +147,8 @@ def remedy(sample: bytes, where: str) -> str:
 
 
 def is_utf16(block: bytes) -> bool:
-    """Whether the first bytes of a file without a mark are UTF-16 of letters below U+2000: of each
-    two bytes the same one is a control character.
+    """Return whether the first bytes of a file without a mark are UTF-16 with letters below U+2000:
+    the same one of each two bytes is a control character.
     """
     part = block[: 1 << 12]
     controls = [sum(byte < 0x20 for byte in part[start::2]) for start in (0, 1)]
@@ -161,9 +167,7 @@ def is_utf8(stream: IO[bytes]) -> bool:
 
 
 class Recoded(io.RawIOBase):
-    """The bytes of a text in another encoding as those of UTF-8; DataError at bytes that are none
-    of it.
-    """
+    """Converts a byte stream in another encoding to UTF-8; raises DataError at invalid bytes."""
 
     def __init__(self, stream: IO[bytes], encoding: str, where: str) -> None:
         self.stream = stream
@@ -182,7 +186,7 @@ class Recoded(io.RawIOBase):
             try:
                 text = self.decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                # of the block and what the decoder kept of the one before
+                # includes the bytes that the decoder kept from the previous block
                 before = error.object[: error.start].decode(self.encoding, "replace")
                 raise DataError(
                     f"a byte of the line is not {self.encoding}",

@@ -1,12 +1,12 @@
-"""What arrives: a folder of labelled text. What leaves: the files of each split, and the label of
-each where the folders are the labels.
+"""Finds the files of each split in a folder of labelled text, and the label of each file if the
+folders are named after the labels.
 
 | layout | labels |
 |---|---|
 | `train.csv`, `test.csv`; or `train/a.csv`, `test/b.csv` | in the files |
-| `pos/1.txt`, `neg/1.txt` | `pos`, `neg`: a text a file |
-| `train/pos/1.txt`, `test/pos/1.txt` | the same, divided (as IMDb is published) |
-| `train.en`, `train.de`, `test.en`, `test.de` | in the files, line by line |
+| `pos/1.txt`, `neg/1.txt` | `pos`, `neg`: one text per file |
+| `train/pos/1.txt`, `test/pos/1.txt` | the same with splits (as IMDb is published) |
+| `train.en`, `train.de`, `test.en`, `test.de` | in the files, aligned by line |
 """
 
 import re
@@ -22,9 +22,9 @@ from langue.text.read.parallel import columns_of, listed_files, together
 from langue.text.read.parse import KINDS, kind
 from langue.text.read.table import ALIASES, SPLITS
 
-# of texts that nobody has labelled
+# names of folders with unlabelled texts
 _BARE = ("unsup", "unsupervised", "unlabeled", "unlabelled")
-# a folder with one of these was made by training or of text, and is no data to read
+# a folder with one of these files is the output of training or preparation, and not input data
 _MADE = ("langue.json", "corpus.json", "building.json", "tokenizer.json")
 _PASSED_OVER = ("checkpoints", "__pycache__", "node_modules")
 _SHARD = re.compile(r"-\d+-of-\d+")
@@ -32,8 +32,8 @@ _SHARD = re.compile(r"-\d+-of-\d+")
 
 @dataclass(frozen=True)
 class Parts:
-    """What is read of a split: files of rows, files of a column each, or texts with the label that
-    their folder says.
+    """The parts of a split: files of rows, files of one column each, or texts labelled by their
+    folder.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Parts:
 
 
 def passed_over(folder: Path) -> str:
-    """Why a folder that is found among data is not read, in words; "" where it is."""
+    """Return the reason why a folder among data is skipped, in words; "" if it is read."""
     if folder.name.startswith("."):
         return "hidden"
     if folder.is_symlink():
@@ -53,7 +53,7 @@ def passed_over(folder: Path) -> str:
 
 
 def made(folder: Path) -> str:
-    """What a folder is that training made, in words; "" where it is another one."""
+    """Describe a folder that training or preparation created; "" for any other folder."""
     found = next((name for name in _MADE if (folder / name).is_file()), None)
     if found is None:
         return ""
@@ -66,8 +66,10 @@ def divided(
     may_be: Callable[[Sequence[str]], bool],
     notes: list[str],
 ) -> dict[str, Parts]:
-    """The parts of each split; "all" where the folder is not divided. split_of: what a file's name
-    says; may_be: whether columns of these names may be what is asked for.
+    """Return the parts of each split, or "all" if the folder is not divided.
+
+    split_of: returns the split that a file's name says. may_be: returns whether columns of these
+    names may be the requested ones.
     """
     try:
         there = sorted(folder.iterdir())
@@ -104,7 +106,7 @@ def divided(
 
 
 def _remedy(groups: Sequence[Sequence[Path]]) -> str:
-    """What to do with a folder of files of other names."""
+    """Return what to do about a folder whose files have other names."""
     do = "name one of its files, or call them train.csv, dev.csv, test.csv (any format)"
     if not groups:
         return do
@@ -115,7 +117,9 @@ def _remedy(groups: Sequence[Sequence[Path]]) -> str:
 def _by_split(
     named: Sequence[list[Path]], split_of: Callable[[Path], str | None], folder: Path
 ) -> dict[str, list[list[Path]]]:
-    """The files of each split; a DataError where several, which are no shards, could be one."""
+    """Return the files of each split; raise DataError if there are several candidates that are not
+    shards.
+    """
     found: dict[str, list[list[Path]]] = {}
     for paths in named:
         if split := split_of(paths[0]):
@@ -142,8 +146,8 @@ def _of_split(folder: Path, notes: list[str]) -> Parts | None:
 
 
 def _by_label(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
-    """The texts below a folder with the names of their folders; none where fewer than two hold
-    any.
+    """Return the texts in subfolders with the names of these; empty if fewer than two
+    contain any.
     """
     found: dict[str, list[Path]] = {}
     for each in sorted(folder.iterdir()):

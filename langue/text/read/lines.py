@@ -1,8 +1,8 @@
-"""What arrives: a file as it lies on disk, plain or compressed, perhaps cut short or in another
-encoding. What leaves: its lines as text with their numbers, or one DataError that names file, line
-and remedy.
+"""Reads a plain or compressed file, possibly truncated or in another encoding, as lines of text
+with their numbers.
 
-Lines end at line feeds only: the other separators of Unicode are part of people's texts.
+Errors are one DataError with file, line and remedy. Lines end at line feeds only: the other line
+separators of Unicode occur within people's texts.
 """
 
 import codecs
@@ -21,10 +21,10 @@ from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.encodings import MARKS, Recoded, is_utf8, is_utf16, reading_note, remedy
 
-BLOCK = 1 << 20  # bytes decoded at a time
+BLOCK = 1 << 20  # number of bytes decoded at a time
 Bad = Callable[[DataError], None]
 COMPRESSIONS = (".gz", ".xz", ".zst")
-_MAGIC = {  # first bytes -> what the file is, and what to do with it
+_MAGIC = {  # first bytes -> format of the file, and the remedy
     b"\x1f\x8b": ("gzip-compressed", "let its name end in .gz"),
     b"\xfd7zXZ": ("xz-compressed", "let its name end in .xz"),
     b"\x28\xb5\x2f\xfd": ("zstd-compressed", "let its name end in .zst"),
@@ -48,14 +48,14 @@ def lines(
     raw: Callable[[IO[bytes]], None] | None = None,
     encoding: str | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its line feed) of a file; a byte order mark is skipped.
+    """Yield (number from 1, line without its line feed) of a file; a byte order mark is skipped.
 
-    bad, raw, encoding: as `blocks` has them.
+    bad, raw, encoding: as in `blocks`.
     """
-    open_line: list[str] = []  # the parts of a line that goes on in the next block
+    open_line: list[str] = []  # the parts of a line that continues in the next block
     begun = 1
     for number, block in blocks(path, where, bad, raw, encoding):
-        if open_line and number != begun:  # what followed on the line was dropped
+        if open_line and number != begun:  # the rest of the line was dropped
             yield begun, "".join(open_line)
             open_line = []
         if not open_line:
@@ -79,14 +79,14 @@ def blocks(
     raw: Callable[[IO[bytes]], None] | None = None,
     encoding: str | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """(line on which it begins, decoded text) about a megabyte at a time.
+    """Yield (number of its first line, decoded text) of about a megabyte at a time.
 
-    bad: takes the error of each line that is not UTF-8, which is left out then; None: the first
-    is raised. raw: as `opened` has it. encoding: of a file that is not UTF-8 and has no byte order
-    mark, which says its own.
+    bad: called with the error of each line that is not UTF-8, which is then dropped; None: the
+    first error is raised. raw: as in `opened`. encoding: of a file that is not UTF-8 and has no
+    byte order mark, which would determine the encoding.
     """
     number = 1
-    before = 0  # bytes of the block's first line that earlier blocks had
+    before = 0  # number of bytes of the block's first line in earlier blocks
     rest = b""
     begin = True
     with opened(path, where, raw) as coded:
@@ -96,8 +96,8 @@ def blocks(
             if begin:
                 block = beginning(block, where)
                 begin = False
-            # A line longer than a block may be parted within a character: its bytes wait for the
-            # next block.
+            # A line longer than a block may be split within a character, whose bytes are kept for
+            # the next block.
             keep = len(block) if block.endswith(b"\n") else len(block) - _open_bytes(block[-4:])
             block, rest = block[:keep], block[keep:]
             yield from _decoded(block, number, before, where, bad)
@@ -109,12 +109,12 @@ def blocks(
 
 
 def _as_utf8(stream: IO[bytes], path: Path, where: str, encoding: str | None) -> IO[bytes]:
-    """The stream, or one of the same text in UTF-8 where it is in another encoding."""
+    """Return the stream, converted to UTF-8 if it is in another encoding."""
     first: bytes = stream.peek(4096)  # type: ignore[attr-defined]
     marked = next((name for mark, name in MARKS.items() if first.startswith(mark)), None)
     if marked is None and encoding is not None:
         with opened(path, where) as again:
-            # a text in UTF-16 may be UTF-8, too: its noughts are characters
+            # a text in UTF-16 may also be valid UTF-8, with NUL characters
             if is_utf16(first) or not is_utf8(again):
                 marked = encoding
     if marked is not None:
@@ -127,7 +127,9 @@ def _as_utf8(stream: IO[bytes], path: Path, where: str, encoding: str | None) ->
 
 
 def encoding_note(path: Path, where: str, encoding: str) -> list[str]:
-    """What is said of a file that is read in this encoding, as it is not UTF-8; else nothing."""
+    """Return a note on a file that is read in this encoding because it is not UTF-8; otherwise
+    none.
+    """
     with opened(path, where) as stream:
         first: bytes = stream.peek(4096)  # type: ignore[attr-defined]
         if any(first.startswith(mark) for mark in MARKS) or is_utf8(stream) and not is_utf16(first):
@@ -137,7 +139,7 @@ def encoding_note(path: Path, where: str, encoding: str) -> list[str]:
 
 
 def _open_bytes(tail: bytes) -> int:
-    """How many bytes at the end begin a character of UTF-8 that is not complete."""
+    """Return how many bytes at the end belong to an incomplete UTF-8 character."""
     for back in range(1, min(4, len(tail)) + 1):
         byte = tail[-back]
         if byte >= 0xC0:
@@ -166,14 +168,16 @@ def _decoded(
 
 
 def _kept(block: bytes) -> list[bytes]:
-    """Lines with their line feeds; bytes.splitlines takes carriage returns for ends too."""
+    """Return the lines with their line feeds; bytes.splitlines would also split at carriage
+    returns.
+    """
     parts = block.split(b"\n")
     return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
 
 
 def not_utf8(block: bytes, at: int, line: int, where: str, before: int = 0) -> DataError:
-    """The error of the byte `at` of a block whose first line is `line`, of which `before` bytes
-    stand before the block.
+    """Return the error for the byte `at` of a block that begins in line `line`, after `before`
+    bytes of that line.
     """
     line_feeds = block.count(b"\n", 0, at)
     begin = block.rfind(b"\n", 0, at) + 1
@@ -186,8 +190,8 @@ def not_utf8(block: bytes, at: int, line: int, where: str, before: int = 0) -> D
 
 
 def beginning(raw: bytes, where: str) -> bytes:
-    """The first bytes of a file without their byte order mark; a DataError where they are of
-    another format.
+    """Return the first bytes of a file without their byte order mark; raise DataError if they are
+    of another format.
     """
     for magic, (what, do) in _MAGIC.items():
         if raw.startswith(magic):
@@ -199,8 +203,9 @@ def beginning(raw: bytes, where: str) -> bytes:
 def opened(
     path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = None
 ) -> Iterator[IO[bytes]]:
-    """The decompressed bytes; what goes wrong while they are read becomes a DataError. raw: is
-    given the file itself, whose place says how much of it is read.
+    """Open a file as a stream of decompressed bytes; errors while reading become a DataError.
+
+    raw: called with the underlying file, whose position shows the progress.
     """
     kind = compression(path)
     try:
@@ -232,8 +237,9 @@ def opened(
 
 
 class _Zstd(io.RawIOBase):
-    """Decompressed bytes of a zstd stream. The package's own reader takes a stream cut short for a
-    complete one.
+    """The decompressed bytes of a zstd stream.
+
+    The reader of the package itself takes a truncated stream for a complete one.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:

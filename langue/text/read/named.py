@@ -1,6 +1,4 @@
-"""What arrives: the name of a source of running text. What leaves: its weight, and its files by
-split.
-"""
+"""Resolves the name of a source of running text to its weight and its files by split."""
 
 import math
 import re
@@ -19,11 +17,11 @@ Rows = TypeVar("Rows")
 # the formats that may hold running text
 OF_TEXT = tuple(each for each in KINDS if each not in CONLL)
 
-SHOWN = 12  # folders and files that are named where they are not read
+SHOWN = 12  # maximum number of skipped folders and files that are named
 
 
 def weighed(word: str) -> tuple[str, float]:
-    """`PATH@1.5` as ("PATH", 1.5)."""
+    """Split `PATH@1.5` into ("PATH", 1.5)."""
     name, at, tail = word.rpartition("@")
     if not at or not re.fullmatch(r"[-+.\deE]+|nan|inf", tail) or exists(expanded(word)):
         return word, 1.0
@@ -41,7 +39,7 @@ def weighed(word: str) -> tuple[str, float]:
 
 
 def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
-    """The files of text, by the split that their names say; train where they say none."""
+    """Return the text files of a folder by the split that their names say, by default train."""
     found: dict[str, list[Path]] = {}
     others = 0
     skipped: list[str] = []
@@ -78,8 +76,9 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
 
 
 def _walk(folder: Path, root: Path, skipped: list[str]) -> list[Path]:
-    """The files in and below a folder, but for hidden ones and for what training made, which is
-    added to `skipped` with the reason.
+    """Return the files in and below a folder, without hidden ones and the output of training.
+
+    Skipped folders are added to `skipped` with the reason.
     """
     files: list[Path] = []
     for each in sorted(folder.iterdir()):
@@ -97,7 +96,7 @@ def _walk(folder: Path, root: Path, skipped: list[str]) -> list[Path]:
 def for_training(
     found: dict[str, list[Path]], folder: Path, notes: list[str]
 ) -> dict[str, list[Path]]:
-    """Files that their names say are for testing are left out unless there are no others."""
+    """Leave out the files that their names mark as test data, unless there are no others."""
     if "train" not in found:
         return {"train": [path for paths in found.values() for path in paths]}
     by_name = "by the names; to train on them, name the files themselves"
@@ -109,8 +108,10 @@ def for_training(
 
 
 def only(splits: Mapping[str, Rows], asked: str | None, where: str, notes: list[str]) -> Rows:
-    """The split that is asked for; None: train. test is what was held out: test where there is one,
-    else dev, and where the text is not divided all of it.
+    """Return the requested split; None: train.
+
+    test is the held-out split: test if it exists, otherwise dev, and the whole text if it is not
+    divided.
     """
     there = {ALIASES.get(str(name), str(name)): rows for name, rows in splits.items()}
     likely = {None: ("train",), "test": ("test", "dev", "train")}.get(asked, (asked,))

@@ -1,7 +1,6 @@
-"""What arrives: what the user named as data. What leaves: its splits as tables, columns found and
-renamed.
+"""Opens the data that the user named, as one table per split with the columns found and renamed.
 
-Files are told by their names: the suffix says the format, the name (train,
+Files are recognised by their names: the suffix determines the format, the name (train,
 dev/validation/valid/val, test) the split.
 """
 
@@ -43,8 +42,8 @@ SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|te
 
 
 def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
-    """({split: table}, whether the data came divided into splits; if not, the one table is called
-    train).
+    """Return ({split: table}, whether the data is divided into splits); a single table is called
+    train.
     """
     import datasets
 
@@ -65,8 +64,8 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
 
 
 def expanded(name: str | Path) -> Path:
-    """The path of this name, `~` written out."""
-    if not str(name).strip():  # not this folder: a variable that is not set, rather
+    """Return the path of this name, with `~` expanded."""
+    if not str(name).strip():  # would be the current folder, but is more likely an unset variable
         raise DataError(
             "the data has an empty name", do="name a file, a folder or a data set of the Hub"
         )
@@ -79,23 +78,27 @@ def expanded(name: str | Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder; a DataError where that may not be known."""
+    """Return whether a file or folder exists; raise DataError if permissions do not allow to know
+    it.
+    """
     try:
         return path.exists()
     except PermissionError as error:
         raise unreadable(error, path, DataError) from None
-    except OSError:  # a name longer than file systems take
+    except OSError:  # e.g. a name too long for the file system
         return False
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file's name says it is of; None where it says none."""
+    """Return the split that the name of a file says; None if it says none."""
     found = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
     return ALIASES.get(found[1], found[1]) if found else None
 
 
 def check_kind(path: Path, kinds: Sequence[str] = KINDS) -> None:
-    """DataError, which names `kinds`, where a file's suffix is of no format that is read."""
+    """Raise DataError, which lists `kinds`, if the suffix of a file is not that of a supported
+    format.
+    """
     if kind(path) not in KINDS:
         raise DataError(
             f"{kind(path) or 'a name without suffix'} is not a format that is read",
@@ -105,7 +108,7 @@ def check_kind(path: Path, kinds: Sequence[str] = KINDS) -> None:
 
 
 def _from_file(path: Path, columns: Columns, notes: list[str]) -> Table:
-    """The table of a file, or of it and those that belong to it line by line."""
+    """Return the table of a file, or of it and the files aligned with it line by line."""
     if kind(path) not in KINDS and path.is_file():
         beside = together(path.parent.iterdir()).get(named_parts(path)[0], [])
         if path in beside:
@@ -114,7 +117,9 @@ def _from_file(path: Path, columns: Columns, notes: list[str]) -> Table:
 
 
 def _from_parallel(paths: Sequence[Path], columns: Columns, notes: list[str]) -> Table:
-    """One table of files that are a column each. Of those that are not asked for, none is read."""
+    """Return one table of files that contain one column each; files that are not needed are not
+    read.
+    """
     origin = listed_files(paths)
     by_column = columns_of(paths)
     asked = columns.find(list(by_column), origin)
@@ -139,7 +144,7 @@ def _from_parallel(paths: Sequence[Path], columns: Columns, notes: list[str]) ->
 
 
 def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
-    """One table of a file, or of the shards of one."""
+    """Return one table of a file, or of the shards of one."""
     import pyarrow as pa
 
     parts = []
@@ -230,8 +235,9 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> tuple[dict
 def _each_split(
     named: Iterable[str], read: Callable[[str], Table], notes: list[str]
 ) -> dict[str, Table]:
-    """The table of each split. A test split without what is to be predicted, as competitions hand
-    it out, is left out and told.
+    """Return the table of each split.
+
+    A test split without targets, as published for competitions, is left out with a note.
     """
     found: dict[str, Table] = {}
     for split in (each for each in SPLITS if each in named):
@@ -247,7 +253,7 @@ def _each_split(
 def _from_texts(
     texts: Sequence[tuple[Path, str]], folder: Path, columns: Columns, notes: list[str]
 ) -> Table:
-    """A text a file, whose folder is its label."""
+    """Return a table with one text per file, labelled by its folder."""
 
     def where(number: int) -> str:
         return str(texts[number][0])
@@ -265,7 +271,7 @@ def _from_texts(
 def _from_mapping(
     data: Mapping[Any, Any], name: str, columns: Columns, notes: list[str], join: str = ", "
 ) -> dict[str, Table]:
-    """The splits of a DatasetDict, or of a plain dictionary of lists or data sets."""
+    """Return the splits of a DatasetDict, or of a plain dictionary of lists or data sets."""
     import datasets
 
     splits: dict[str, Any] = {}
@@ -299,7 +305,7 @@ def _from_mapping(
 
 
 def _of_one_split(name: str | Path, columns: Columns, notes: list[str]) -> Table:
-    """The table of a file, or of a folder that is not divided."""
+    """Return the table of a file, or of a folder that is not divided into splits."""
     found, is_divided = tables(name, columns, notes)
     if is_divided:
         raise DataError(
@@ -311,8 +317,10 @@ def _of_one_split(name: str | Path, columns: Columns, notes: list[str]) -> Table
 
 
 def _from_frame(data: Any, origin: str, columns: Columns, notes: list[str]) -> Table:
-    """A table of pandas, polars, Arrow or another library that exchanges Arrow's columns."""
-    if hasattr(data, "collect"):  # a plan of polars
+    """Return a table of pandas, polars, Arrow or another library that supports the Arrow C stream
+    interface.
+    """
+    if hasattr(data, "collect"):  # a lazy query of polars
         raise DataError("it is a query, and no table yet", where=origin, do="give data.collect()")
     table = as_arrow(data)
     if table is None:
@@ -359,13 +367,13 @@ def _from_list(data: Sequence[Any], origin: str, columns: Columns, notes: list[s
 
 
 def _from_hub(name: str, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
-    """A data set of the Hub through the `datasets` library's cache."""
+    """Return the splits of a Hub data set, via the cache of the `datasets` library."""
     return _from_mapping(load_hub(name), name, columns, notes, join=":"), True
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The libraries' progress bars and log lines off, and afterwards as they were."""
+    """Disable the libraries' progress bars and log messages, and restore them afterwards."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
 
@@ -384,7 +392,9 @@ def quiet() -> Iterator[None]:
 
 
 def refuse_missing(name: str | Path) -> None:
-    """DataError where there is no such file or folder, and the name can be none of the Hub."""
+    """Raise DataError if there is no such file or folder, and the name cannot be that of a Hub data
+    set.
+    """
     if exists(expanded(name)):
         return
     path = str(name).partition(":")[0]
@@ -395,14 +405,14 @@ def refuse_missing(name: str | Path) -> None:
 
 
 def load_hub(name: str, **options: Any) -> Any:
-    """The splits of a data set of the Hub, `owner/name` or `owner/name:configuration`, as
-    `datasets` gives them.
+    """Return the splits of a Hub data set, `owner/name` or `owner/name:configuration`, as loaded by
+    `datasets`.
     """
     import datasets
 
     refuse_missing(name)
     path, _, configuration = name.partition(":")
-    # before version 4: never run a data set's code
+    # before version 4 of datasets: never run the code of a data set
     if hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):
         datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
@@ -414,7 +424,7 @@ def load_hub(name: str, **options: Any) -> Any:
             where=name,
             do=_near_files(Path(name)),
         ) from None
-    except Exception as error:  # whatever the network, the Hub and its data sets may do
+    except Exception as error:  # any error of the network, the Hub or its data sets
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "config" in what.lower():
             do = f"choose a configuration: {path}:NAME; {' '.join(str(error).split())[:300]}"
@@ -428,7 +438,7 @@ def load_hub(name: str, **options: Any) -> Any:
 
 
 def _near_files(path: Path) -> str:
-    """The remedy for a file that is not there: the nearest names beside it."""
+    """Return the remedy for a missing file: the most similar names in its folder."""
     folder = expanded(path).parent
     if not exists(folder) or not folder.is_dir():
         return f"the folder {folder} does not exist either"

@@ -1,5 +1,5 @@
-"""What arrives: a JSON value that holds a table, in one of the forms ("orients") in which pandas
-and others write it. What leaves: its list of records.
+"""Converts a JSON value that holds a table, in one of the forms ("orients") of pandas and others,
+to a list of records.
 
 | orient | form |
 |---|---|
@@ -8,7 +8,7 @@ and others write it. What leaves: its list of records.
 | list | `{"text": ["a", "b"]}` |
 | columns | `{"text": {"0": "a", "1": "b"}}` |
 | index | `{"0": {"text": "a"}, "1": {"text": "b"}}` |
-| values | `[["a"], ["b"]]`, whose columns have numbers for names, from 1 |
+| values | `[["a"], ["b"]]`, whose columns are named by numbers, from 1 |
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from langue.errors import DataError
 
 
 def rows(value: Any, where: str) -> Sequence[Any]:
-    """The records of the table; DataError where there is none."""
+    """Return the records of the table; raise DataError if there are none."""
     if isinstance(value, list):
         return value
     if isinstance(value, dict) and value:
@@ -35,7 +35,7 @@ def rows(value: Any, where: str) -> Sequence[Any]:
 
 
 def numbered(value: list[Any] | tuple[Any, ...]) -> dict[str, Any]:
-    """A row without names of columns."""
+    """Return a row without column names as a record with numbers for names."""
     return {str(number): each for number, each in enumerate(value, start=1)}
 
 
@@ -50,8 +50,10 @@ def _split(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _of_objects(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Objects by the name of a column or of a row. Which of the two it is, is said by the names of
-    rows, which pandas numbers; else there are more rows than columns.
+    """Return the records of objects keyed by the name of a column or of a row.
+
+    Names of rows are recognised as numbers, which pandas gives them; if that does not decide, there
+    are assumed to be at least as many rows as columns.
     """
     if not all(isinstance(each, dict) for each in value.values()):
         return None
@@ -68,7 +70,7 @@ def _are_numbers(names: Iterable[str]) -> bool:
 
 
 def _of_lists(value: Mapping[str, Any]) -> Sequence[Any] | None:
-    """The only list of records in an object, or its lists side by side."""
+    """Return the only list of records in an object, or combine its parallel lists."""
     lists = {name: each for name, each in value.items() if isinstance(each, list)}
     held = [v for v in lists.values() if v and all(isinstance(each, dict) for each in v)]
     if len(held) == 1:

@@ -1,6 +1,5 @@
-"""What arrives: files that belong together line by line, as `train.en` and `train.de`, or
-`train.en.txt` and `train.de.txt`. What leaves: their records, in which each file is a column called
-as its name ends.
+"""Reads files that are aligned line by line, such as `train.en` and `train.de`, or `train.en.txt`
+and `train.de.txt`, as records with one column for each file, named after its suffix.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +13,8 @@ from langue.text.read.parse import KINDS, kind
 
 
 def named_parts(path: Path) -> tuple[str, str]:
-    """(what files that belong together share, the column that this one is) of a file's name;
-    ("", "") of a name that says no column.
+    """Split a file's name into (the part that aligned files share, the name of its column); ("",
+    "") if the name has no column.
     """
     if path.name.startswith(".") or kind(path) in KINDS and kind(path) != ".txt":
         return "", ""
@@ -25,7 +24,7 @@ def named_parts(path: Path) -> tuple[str, str]:
 
 
 def together(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """The files that share what their names begin with, two or more, in the order of names."""
+    """Return the groups of two or more files whose names begin alike, in the order of names."""
     by_stem: dict[str, dict[str, list[Path]]] = {}
     for file in sorted(files):
         stem, column = named_parts(file)
@@ -39,18 +38,20 @@ def together(files: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def columns_of(paths: Sequence[Path]) -> dict[str, Path]:
-    """The file of each column."""
+    """Return the file of each column."""
     return {named_parts(path)[1]: path for path in paths}
 
 
 def listed_files(paths: Sequence[Path]) -> str:
-    """The files as one place: the folder is said once."""
+    """Format the files as one location, with the folder only once."""
     return " and ".join([str(paths[0]), *(path.name for path in paths[1:])])
 
 
 def records(paths: Sequence[Path], form: Form) -> Iterator[Record]:
-    """A record a line of all the files. Lines that are blank in each of them are no rows at the
-    end; before it they are empty ones, left to be judged.
+    """Yield one record for each line of all the files.
+
+    Lines that are blank in all files are dropped at the end; elsewhere they become empty rows,
+    which the caller handles.
     """
     columns = list(columns_of(paths))
     numbered = [lines(path, str(path), encoding=form.encoding) for path in paths]

@@ -1,10 +1,10 @@
-"""What arrives: lines of a JSON, CSV, TSV, text or CoNLL file. What leaves: records as `(line,
-{column: value})`, each with the line it begins on, or a DataError naming that line.
+"""Parses JSON, CSV, TSV, text and CoNLL files into records `(line, {column: value})`, each with the
+line it begins on; errors are a DataError that names the line.
 
 The readers of the `datasets` library are not used for these formats, because they change people's
-texts: its CSV reader turns "NA", "null" and "None" into nothing, its JSON reader turns texts that
-look like dates into dates, both guess types, and neither can say where a row stands in its file.
-Here a text is what the file says.
+texts: its CSV reader turns "NA", "null" and "None" into missing values, its JSON reader turns texts
+that look like dates into dates, both guess types, and neither can tell the location of a row in its
+file. Here a text is exactly that of the file.
 """
 
 import contextlib
@@ -22,26 +22,28 @@ from langue.text.read.form import Record as Record
 from langue.text.read.lines import compression, lines, opened
 from langue.text.read.separated import of_csv, of_tsv
 
-# files of tokens in columns, whatever their dialect
+# suffixes of files with tokens in columns, in any dialect
 CONLL = (".conll", ".conll2003", ".conllu", ".conllup", ".iob", ".bio", ".bioes")
 AS_WRITTEN = Form()
 
 
 def kind(path: Path) -> str:
-    """The suffix that says how a file is read, the compression's left aside: ".jsonl" of
-    "train.jsonl.gz".
+    """Return the suffix that determines the format of a file, without that of a compression:
+    ".jsonl" for "train.jsonl.gz".
     """
     return (path.with_suffix("") if compression(path) else path).suffix.lower()
 
 
 def records(path: Path, where: str, heard: Heard, form: Form = AS_WRITTEN) -> Iterator[Record]:
-    """The file's records in order; `heard` takes what people should know about how it was read."""
+    """Yield the records of a file in order; `heard` is told what people should know about how it
+    was read.
+    """
     return PARSERS[kind(path)](path, where, heard, form)
 
 
 def _jsonl(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
     for number, marked in lines(path, where, encoding=form.encoding):
-        line = marked.removeprefix("\ufeff")  # of a file that was joined to another
+        line = marked.removeprefix("\ufeff")  # a mark of a file that was appended to another
         if not line or line.isspace():
             continue
         value = parsed(line, f"{where}, line {number}", '{"text": "...", "label": "..."}')
@@ -49,7 +51,10 @@ def _jsonl(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]
 
 
 def parsed(line: str, where: str, example: str) -> Any:
-    """The JSON value of one line. where: the line's place; example: a record, for the remedy."""
+    """Return the JSON value of a line.
+
+    where: the location of the line. example: a record, for the remedy.
+    """
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -65,8 +70,10 @@ def parsed(line: str, where: str, example: str) -> Any:
 
 
 def as_record(value: Any, where: str, form: Form = AS_WRITTEN) -> dict[str, Any]:
-    """A record as the dictionary it is; a bare string is a text, and a list a row, where columns
-    are asked for by number. What annotation tools write is brought to our columns.
+    """Return a record as a dictionary.
+
+    A bare string becomes a text, and a list becomes a row if columns are requested by number. The
+    formats of annotation tools are converted to our columns.
     """
     value = annotated(value, where)
     if isinstance(value, dict):
@@ -85,8 +92,9 @@ def as_record(value: Any, where: str, form: Form = AS_WRITTEN) -> dict[str, Any]
 
 
 def _json(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
-    """One JSON value holding the records, or JSON lines under this name. Records are numbered, not
-    located.
+    """Yield records from one JSON value, or from JSON lines in a .json file.
+
+    Records are identified by their number rather than a line.
     """
     text = "\n".join(line for _, line in lines(path, where, encoding=form.encoding))
     if not text.strip():
@@ -107,7 +115,7 @@ def _json(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
         raise DataError(
             f"not usable JSON: {error}", where=where, do="one record a line goes into a .jsonl file"
         ) from None
-    # imported here: most JSON files are lists of records, and a command's start stays short
+    # imported here to keep the start of a command short, since most JSON files are lists of records
     from langue.text.read import orients
     from langue.text.read.squad import is_nested, questions
 
@@ -118,8 +126,9 @@ def _json(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
 
 
 def _txt(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
-    """One text a line. Blank lines at the end are no texts; between texts they are empty ones, left
-    to be judged.
+    """Yield one text for each line.
+
+    Blank lines at the end are dropped; elsewhere they become empty texts, which the caller handles.
     """
     blank: list[int] = []
     for number, line in lines(path, where, encoding=form.encoding):
@@ -138,7 +147,7 @@ def _xlsx(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
 
 
 def parquet(path: Path, where: str) -> Any:
-    """The `pyarrow.parquet.ParquetFile` of a path, plain or compressed as a whole."""
+    """Return the `pyarrow.parquet.ParquetFile` of a path, plain or compressed as a whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -155,7 +164,7 @@ def parquet(path: Path, where: str) -> Any:
 
 
 def batches(file: Any, names: list[str], where: str, size: int = 1 << 16) -> Iterator[Any]:
-    """Record batches of the named columns of a `ParquetFile`, `size` rows at a time."""
+    """Yield record batches of the named columns of a `ParquetFile`, `size` rows at a time."""
     import pyarrow as pa
 
     try:
@@ -169,14 +178,12 @@ def batches(file: Any, names: list[str], where: str, size: int = 1 << 16) -> Ite
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is none, blank, or the not-a-number that stands for a missing one in tables
-    of pandas.
-    """
+    """Return whether a value is None, blank, or the NaN that marks missing values in pandas."""
     return value is None or value != value or not str(value).strip()
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """The text, its halves of surrogate pairs, which are no characters, replaced by U+FFFD."""
+    """Replace lone surrogates, which are not characters, by U+FFFD."""
     return text if text.isascii() else str(repair(text))
 
 
@@ -201,6 +208,6 @@ PARSERS: dict[str, Callable[[Path, str, Heard, Form], Iterator[Record]]] = {
     **dict.fromkeys(CONLL, sentences),
 }
 KINDS = (*PARSERS, ".parquet")
-OF_ONE_HEADER = (".csv", ".tsv", ".xlsx")  # formats whose first line may name the columns
-UNCODED = (".parquet", ".xlsx")  # formats that are no text in an encoding
-OF_ROWS = (".json", ".parquet", ".xlsx")  # formats that have rows and no lines
+OF_ONE_HEADER = (".csv", ".tsv", ".xlsx")  # formats whose first line may be a header
+UNCODED = (".parquet", ".xlsx")  # formats that are not encoded text
+OF_ROWS = (".json", ".parquet", ".xlsx")  # formats with rows rather than lines

@@ -1,5 +1,5 @@
-"""What arrives: a file, a folder of train/dev/test files, or a data set of the Hub. What leaves:
-its rows as they are, with all their columns, split by split.
+"""Reads a file, a folder of train/dev/test files, or a Hub data set as rows by split, unchanged and
+with all columns.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from langue.text.read.parse import KINDS, Heard, batches, kind, parquet, records
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one split, and where each stands."""
+    """The rows of one split, and the location of each."""
 
     values: list[dict[str, Any]]
     where: list[str]
@@ -25,10 +25,10 @@ class Rows:
 
 
 def read_rows(data: str | Path) -> dict[str, Rows]:
-    """The rows of each split; those of a file that is not of one alone under "all".
+    """Return the rows of each split; those of a single file are under "all".
 
-    Splits are called train, dev and test, whatever their files or the Hub call them; others keep
-    their names.
+    Splits are called train, dev and test, whatever their names in files or on the Hub; other splits
+    keep their names.
     """
     path = expanded(data)
     if not exists(path):
@@ -54,7 +54,7 @@ def read_rows(data: str | Path) -> dict[str, Rows]:
 
 
 def read_files(files: list[Path]) -> Rows:
-    """The rows of files, one after the other; DataError where there are none."""
+    """Return the concatenated rows of files; raise DataError if there are none."""
     values = []
     where = []
     for file in files:

@@ -1,8 +1,8 @@
-"""What arrives: lines of a file whose fields are parted by commas, semicolons, tabs or bars, or the
-cells of a sheet. What leaves: records as `(line, {column: value})`.
+"""Parses fields separated by commas, semicolons, tabs or vertical bars, or the cells of a sheet,
+into records `(line, {column: value})`.
 
-The first line names the columns, unless columns are asked for by number: then every line is a row,
-and the columns are called "1", "2" and so on.
+The first line is the header, unless columns are requested by number: then every line is a row, and
+the columns are called "1", "2" and so on.
 """
 
 import csv
@@ -17,7 +17,7 @@ from langue.text.read.form import Form, Heard, Record
 from langue.text.read.lines import lines
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_EXCEL = re.compile(r"sep=(.)\r?", re.IGNORECASE)  # the first line of what Excel is to open
+_EXCEL = re.compile(r"sep=(.)\r?", re.IGNORECASE)  # the first line of files written for Excel
 
 
 def of_csv(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
@@ -28,7 +28,7 @@ def of_csv(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]
         if line.strip() and not (told and number == 1):
             header = line
             break
-    # what stands in quotation marks separates nothing
+    # quoted text does not contain separators
     header = re.sub(r'"(?:[^"]|"")*"', "", header)
     separator = told[1] if told else max(SEPARATORS, key=header.count)
     if separator != ",":
@@ -50,10 +50,11 @@ def of_tsv(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]
 
 
 def _plain_quotes(path: Path, where: str, form: Form) -> bool:
-    """Whether a TSV uses quotation marks as characters: some field opens with one that does not
-    close it, and no field needs quoting, every line having as many as the first. Read as quoted,
-    rows would run into each other; where bytes can be read both ways, joining rows is the worse
-    mistake.
+    """Return whether a TSV file uses quotation marks as ordinary characters.
+
+    That is so if some field begins with a quotation mark that does not close it, and no field needs
+    quoting, since every line has as many fields as the first. Read as quoted, rows would be merged;
+    where the bytes are ambiguous, merging rows is the worse mistake.
     """
     width = 0
     stray = False
@@ -92,7 +93,7 @@ def _separated(
 
 
 def _rows(reader: Any, where: str, begin: int) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it begins, fields) of each row."""
+    """Yield (line on which it begins, fields) of each row."""
     skipped = begin - 1
     try:
         while (fields := _next_row(reader)) is not None:
@@ -110,8 +111,9 @@ def _rows(reader: Any, where: str, begin: int) -> Iterator[tuple[int, list[str]]
 
 
 def _next_row(reader: Any) -> list[str] | None:
-    """The next row however long its fields: the limit is the process's, so it is put back at
-    once.
+    """Return the next row, however long its fields.
+
+    The limit is a setting of the whole process, so it is restored at once.
     """
     limit = csv.field_size_limit(sys.maxsize)
     try:
@@ -127,11 +129,12 @@ def named(
     form: Form,
     unit: str = "line",
 ) -> Iterator[Record]:
-    """The records of numbered rows of fields. Rows that repeat the header, as files joined by `cat`
-    have them, are left out and told.
+    """Yield the records of numbered rows of fields.
+
+    Rows that repeat the header, as in concatenated files, are left out with a note.
     """
     header: list[str] | None = None
-    # lines of a file of one column: an empty cell each, but for those at the end
+    # blank lines of a file with one column: each is an empty cell, except at the end
     blank: list[int] = []
     repeated: list[int] = []
     for number, fields in rows:
@@ -164,8 +167,9 @@ def named(
 
 
 def _header(fields: Sequence[Any], where: str, form: Form) -> tuple[list[str], bool]:
-    """The columns' names, and whether the fields are a row all the same: where columns are asked
-    for by number, and they are not called so.
+    """Return the names of the columns, and whether the fields are a row nonetheless.
+
+    They are a row if columns are requested by number and the header does not have these names.
     """
     header = _names(fields)
     if form.numbers and not form.numbers.issubset(header):
@@ -179,5 +183,5 @@ def _header(fields: Sequence[Any], where: str, form: Form) -> tuple[list[str], b
 
 
 def _names(fields: Sequence[Any]) -> list[str]:
-    """Fields as names of columns; a byte order mark is none of a name."""
+    """Return the fields as column names, without a byte order mark."""
     return ["" if each is None else str(each).removeprefix("\ufeff").strip() for each in fields]

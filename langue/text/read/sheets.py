@@ -1,6 +1,6 @@
-"""What arrives: an Excel workbook (.xlsx). What leaves: the rows of its first sheet as records.
+"""Reads the rows of the first sheet of an Excel workbook (.xlsx) as records.
 
-The package `openpyxl` reads it, which the extra `excel` installs.
+It uses the package `openpyxl`, which the extra `excel` installs.
 """
 
 import zipfile
@@ -12,7 +12,7 @@ from langue.errors import DataError
 from langue.text.read.form import Form, Heard, Record
 from langue.text.read.separated import named
 
-LARGEST = 1 << 31  # bytes of a workbook once unpacked: a table that Excel holds is smaller
+LARGEST = 1 << 31  # maximum unpacked size in bytes: every table that Excel can hold is smaller
 
 
 def of_sheet(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
@@ -45,7 +45,7 @@ def of_sheet(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Recor
 
 
 def _rows(sheet: Any) -> Iterator[tuple[int, list[Any]]]:
-    """(number, cells) of each row that has any, all as wide as the first."""
+    """Yield (number, cells) of each nonempty row, padded to the width of the first."""
     width = 0
     for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
         row = list(cells)

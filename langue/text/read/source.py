@@ -1,10 +1,9 @@
-"""What arrives: a file, a folder of train/dev/test files, a Hub name, a list of records, a
-`datasets.Dataset`. What leaves: a `Source` of tables whose columns have our names and whose rows
-know where they stand in their file.
+"""Reads labelled data from a file, a folder of train/dev/test files, a Hub name, a list of records
+or a `datasets.Dataset`.
 
-Rows are held by the `datasets` library: memory-mapped where they are many, read from its cache
-where they are the Hub's. A local file is read anew each time, so that what was edited is what is
-used.
+The result is a `Source` of tables whose columns have our names and whose rows know their location
+in their file. Rows are stored by the `datasets` library: memory-mapped if there are many, and in
+its cache if they are from the Hub. A local file is read anew each time, so that edits take effect.
 """
 
 import difflib
@@ -41,7 +40,7 @@ from langue.text.read.table import (
 
 __all__ = ["Source", "Table", "read"]
 
-LOOKED_AT = 1000  # rows, whether their texts are garbage
+LOOKED_AT = 1000  # number of rows that are checked for mojibake
 _NO_SYNONYMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
@@ -65,20 +64,22 @@ def read(
     encoding: str | None = None,
     decimal_comma: bool | None = None,
 ) -> Source:
-    """Read labelled text; every way in which files go wrong is a DataError naming file, line and
-    remedy.
+    """Read labelled text; every problem with a file is a DataError with file, line and remedy.
 
-    columns: ours -> theirs, `{"text": "review"}`. need, optional: the columns that are kept, by our
-    names. Where dev is missing, dev_fraction of the training rows, at most dev_max, becomes it;
-    where test is missing too, test_fraction of all becomes test first; shares of the `stratify`
-    labels are kept, or rows of one value of the column `together` stay together. split=False:
-    nothing is carved, and data without splits is the test split. fold: (number, of how many): of
-    the training rows that part becomes test, whatever test there is. share: of what is then left to
-    train on, so much is taken; a smaller share is part of a larger one.
-    invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
-    gives an answer to every row. synonyms: what people call the columns, for the remedy.
-    encoding: of files that are not UTF-8. decimal_comma: whether a comma is the point of
-    numbers; None: where semicolons part the columns.
+    columns: ours -> theirs, `{"text": "review"}`. need, optional: the columns to keep, by our
+    names.
+
+    If dev is missing, dev_fraction of the training rows, at most dev_max, become dev; if test is
+    missing too, test_fraction of all rows become test first. The split is stratified by the labels
+    in `stratify`, or keeps rows with the same value of the column `together` together. split=False:
+    nothing is split off, and data without splits is the test split. fold: (number, number of
+    folds): that part of the training rows becomes test, in place of any existing test. share: the
+    fraction of the remaining training rows to use; a smaller share is a subset of a larger one.
+
+    invalid: what to do about a row with an empty text: raise an error, drop and count it, or keep
+    it, for callers that must give an answer to every row. synonyms: common names of the columns,
+    for the remedy. encoding: of files that are not UTF-8. decimal_comma: whether numbers have a
+    decimal comma; None: they do if semicolons separate the columns.
     """
     from langue.text.read.open import Columns, quiet, tables
 
@@ -94,7 +95,7 @@ def read(
                 f"--columns: {name!r} is no column of ours ({', '.join(known)})",
                 do=f"did you mean {near[0]}?",
             )
-        # Where targets are not read, as in predicting, it does not matter what they are called.
+        # If targets are not read, as in prediction, their column's name is irrelevant.
         read_too = {*need, *optional, *chain.from_iterable(alternatives(need))}
         if name not in read_too and (name in TEXTS or not TEXTS.issuperset(need)):
             taken = ", ".join((*need, *optional))
@@ -136,8 +137,8 @@ def read(
 
 
 def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str]) -> Table:
-    """The table without rows whose text is empty, or an error at the first; an optional text that
-    no row has goes.
+    """Return the table without rows whose text is empty, or raise an error at the first; an
+    optional text column that is empty in all rows is removed.
     """
     import pyarrow.compute as pc
 
@@ -178,7 +179,7 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
 
 
 def _misread(table: Table) -> list[str]:
-    """What is said where the first texts were read in a wrong encoding before."""
+    """Return notes if the first texts were previously decoded in a wrong encoding."""
     from langue.text.read.encodings import misread_note
 
     first = table.select(np.arange(min(len(table), LOOKED_AT)))
@@ -189,9 +190,10 @@ def _misread(table: Table) -> list[str]:
 def _with_languages(
     table: Table, need: Sequence[str], chosen: Mapping[str, str], notes: list[str]
 ) -> Table:
-    """The table with texts in several languages, `{"en": ..., "de": ...}`, as source and target.
+    """Convert texts in several languages, `{"en": ..., "de": ...}`, to source and target columns.
 
-    chosen: the languages of these, where they are named; else the first two, in their order.
+    chosen: the languages of source and target, if the user named them; by default the first two, in
+    their order.
     """
     if "translation" not in table.rows.column_names:
         return table
@@ -222,7 +224,9 @@ def _with_languages(
 
 
 def _with_annotations(table: Table, invalid: str, notes: list[str]) -> Table:
-    """The table without rows whose annotations do not fit their text, or an error at the first."""
+    """Return the table without rows whose annotations do not match their text, or raise an error at
+    the first.
+    """
     from langue.text.read.annotations import faults
 
     names = [
@@ -251,7 +255,9 @@ def _with_annotations(table: Table, invalid: str, notes: list[str]) -> Table:
 
 
 def _has_targets(split: str, table: Table, need: Sequence[str], notes: list[str]) -> bool:
-    """Whether a test split has what is needed: benchmarks publish theirs without labels."""
+    """Return whether a test split has its targets, since benchmarks publish theirs
+    without labels.
+    """
     if split != "test" or table.locate:
         return True
     targets = [name for name in present(need, table) if name not in TEXTS]
@@ -271,7 +277,9 @@ def _carve(
     together: str | None,
     notes: list[str],
 ) -> None:
-    """Take the missing splits out of train, test first, each a share of what train had."""
+    """Split the missing splits off train, test first, each a share of the original
+    training rows.
+    """
     total = len(found["train"])
     for after, (name, share) in zip(range(len(shares) - 1, -1, -1), shares.items(), strict=True):
         train = found["train"]
@@ -304,9 +312,7 @@ def _carve(
 
 
 def _classes(table: Table, stratify: str | None) -> tuple[list[Any], Any]:
-    """The labels of the rows whose shares are to be kept, and their classes; (none, None) where
-    there are no such.
-    """
+    """Return the labels to stratify by and their classes; ([], None) if there are none."""
     if stratify is None or stratify not in table.rows.column_names:
         return [], None
     labels = table.column(stratify)
@@ -363,13 +369,14 @@ def _hold_fold(
 def _take_share(
     found: dict[str, Table], share: float, seed: int, stratify: str | None, notes: list[str]
 ) -> None:
-    """Leave a share of the training rows, of each label at least one."""
+    """Keep a share of the training rows, with at least one row of each label."""
     train = found["train"]
     labels, classes = _classes(train, stratify)
     order = nested_order(len(train), seed, classes)
     count = max(1, round(len(train) * share))
     chosen = order[:count]
-    if classes is not None:  # the first of each class, so that all that is judged was seen
+    # the first of each class, so that every evaluated class was seen in training
+    if classes is not None:
         _, firsts = np.unique(classes[order], return_index=True)
         chosen = np.union1d(chosen, order[firsts])
     if are_several(labels):

@@ -1,8 +1,7 @@
-"""What arrives: the number of rows, their labels, a share, a seed. What leaves: which rows are held
-out, in file order.
+"""Selects the rows to hold out, given the number of rows, their labels, a share and a seed.
 
-The draw is a function of (rows, labels, share, seed) alone, the same in every process and on every
-platform: numpy's legacy generator is the one whose stream is promised never to change.
+The selection, in file order, depends on (rows, labels, share, seed) alone, and is the same in every
+process and on every platform: the stream of numpy's legacy generator is guaranteed never to change.
 """
 
 from collections import Counter
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 def hold_out(
     n_rows: int, n_held: int, seed: int, classes: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(kept, held) row numbers, each ascending. classes: (n_rows,) the class of each row, whose
-    shares are kept.
+    """Return the (kept, held) row numbers, each ascending.
 
-    A class is never held out as a whole: what is judged must have been seen. Where that leaves too
-    few rows, as with a class a row, the draw ignores classes.
+    classes: (n_rows,) the class of each row, to stratify by. A class is never held out as a whole,
+    since every evaluated class must have been seen in training. If that leaves too few rows, e.g.
+    with a different class for each row, classes are ignored.
     """
     order = np.random.RandomState(seed % 2**32).permutation(n_rows)
     chosen = order[:n_held]
@@ -28,8 +27,8 @@ def hold_out(
         sizes = np.bincount(classes)
         quota = _quota(sizes, n_held)
         if quota is not None:
-            # Rank of each row within its class, in the drawn order; the first `quota` of a class
-            # are held out.
+            # Rank of each row within its class, in the drawn order; the first `quota` rows of a
+            # class are held out.
             drawn = classes[order]
             by_class = np.argsort(drawn, kind="stable")
             rank = np.empty(n_rows, np.int64)
@@ -43,9 +42,10 @@ def hold_out(
 def hold_out_groups(
     values: Sequence[Any], n_held: int, seed: int, left: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """(kept, held) row numbers, each ascending, rows of one value together: groups in a drawn order
-    as long as they fit into `n_held` rows, at least one. None where that would not leave `left`
-    groups.
+    """Return the (kept, held) row numbers, each ascending, with rows of the same value together;
+    None if fewer than `left` groups would remain.
+
+    Groups are held out in random order as long as they fit into `n_held` rows, but at least one.
     """
     known = {value: number for number, value in enumerate(dict.fromkeys(values))}
     if len(known) <= left:
@@ -59,8 +59,10 @@ def hold_out_groups(
 
 
 def nested_order(n_rows: int, seed: int, classes: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """(n_rows,) rows in a drawn order, of which each beginning has about the shares of the classes:
-    the first tenth is part of the first third.
+    """Return a random order of the rows (n_rows,) of which every prefix is approximately
+    stratified.
+
+    The first tenth is thus a subset of the first third.
     """
     order = np.random.RandomState(seed % 2**32).permutation(n_rows)
     if classes is None:
@@ -77,8 +79,11 @@ def nested_order(n_rows: int, seed: int, classes: NDArray[np.int64] | None) -> N
 def divide(
     n_rows: int, folds: int, seed: int, classes: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
-    """(n_rows,) the fold of each row, from 0; the folds of each class differ by at most one row in
-    size. -1: of a class of one row, which is not held out, as what is judged must have been seen.
+    """Return the fold of each row (n_rows,), from 0; the folds of a class differ by at most one row
+    in size.
+
+    The only row of a class has fold -1: it is not held out, since every evaluated class must have
+    been seen in training.
     """
     order = np.random.RandomState(seed % 2**32).permutation(n_rows)
     if classes is not None:
@@ -91,8 +96,10 @@ def divide(
 
 
 def divide_groups(values: Sequence[Any], folds: int, seed: int) -> NDArray[np.int64] | None:
-    """As `divide`, rows of one value in one fold: groups from the largest to the smallest, each to
-    the fold that has the fewest rows. None where there are fewer groups than folds.
+    """Do the same as `divide`, with rows of the same value in one fold; None if there are fewer
+    groups than folds.
+
+    Groups are assigned from the largest to the smallest, each to the fold with the fewest rows.
     """
     known = {value: number for number, value in enumerate(dict.fromkeys(values))}
     if len(known) < folds:
@@ -112,8 +119,8 @@ def divide_groups(values: Sequence[Any], folds: int, seed: int) -> NDArray[np.in
 def with_seen_labels(
     kept: NDArray[np.int64], held: NDArray[np.int64], labels: Sequence[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The division, of rows that carry any number of labels, without held rows of a label that no
-    kept row has: these stay.
+    """Move held rows of multi-label data that have a label which no kept row has back to the kept
+    rows.
     """
     sets = [_several(label) for label in labels]
     seen: set[Any] = set()
@@ -124,7 +131,7 @@ def with_seen_labels(
 
 
 def firsts_of_labels(order: NDArray[np.int64], labels: Sequence[Any]) -> NDArray[np.int64]:
-    """The rows, in this order, that carry a label which no row before carries."""
+    """Return the rows, in this order, that have a label which no earlier row has."""
     seen: set[Any] = set()
     firsts = []
     for row in order:
@@ -136,8 +143,8 @@ def firsts_of_labels(order: NDArray[np.int64], labels: Sequence[Any]) -> NDArray
 
 
 def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
-    """Rows to hold out of each class: its share by largest remainder, at least one of it left;
-    None: impossible.
+    """Return the number of rows to hold out of each class by the largest remainder method, with at
+    least one left; None if that is impossible.
     """
     room = np.maximum(sizes - 1, 0)
     if room.sum() < n_held:
@@ -154,8 +161,8 @@ def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
 def all_seen(
     kept: NDArray[np.int64], held: NDArray[np.int64], labels: Sequence[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The division, of rows that carry any number of labels, with rows exchanged until every label
-    of a held row stands in a kept one too, as far as that can be.
+    """Exchange rows of multi-label data until every label of a held row also occurs in a kept one,
+    as far as possible.
     """
     sets = [_several(label) for label in labels]
     counts = Counter(label for row in kept for label in sets[row])
@@ -180,8 +187,8 @@ def all_seen(
 
 
 def are_several(labels: Sequence[Any]) -> bool:
-    """Whether rows carry any number of labels: as lists, or, from a CSV file, with `|` between
-    them.
+    """Return whether rows have any number of labels: as lists or, from a CSV file, separated by
+    `|`.
     """
     return any(
         isinstance(label, (list, tuple)) or isinstance(label, str) and "|" in label
@@ -190,7 +197,7 @@ def are_several(labels: Sequence[Any]) -> bool:
 
 
 def parted(label: str) -> list[str]:
-    """The labels of `a|b`; of nothing, an empty one."""
+    """Split `a|b` into its labels; an empty string has one empty label."""
     return [part.strip() for part in label.split("|")]
 
 
@@ -198,13 +205,13 @@ def _several(label: Any) -> set[Any]:
     if isinstance(label, str):
         return {*parted(label)} - {""}
     parts = label if isinstance(label, (list, tuple)) else ()
-    # those are refused later, by row
+    # these are rejected later, with their row
     return {part for part in parts if not isinstance(part, (list, tuple, dict))}
 
 
 def class_numbers(labels: Sequence[Any]) -> NDArray[np.int64] | None:
-    """(n,) numbers of labels in sorted order; None where labels are lists, real numbers, or mostly
-    different.
+    """Return the numbers of labels in sorted order, (n,); None if labels are lists, real numbers,
+    or mostly distinct.
     """
     if any(isinstance(label, (list, tuple, dict)) for label in labels):
         return None

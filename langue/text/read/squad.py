@@ -1,7 +1,8 @@
-"""Read the nested JSON of question answering: articles of paragraphs of questions.
+"""Reads the nested JSON of question answering data sets: articles of paragraphs of questions.
 
-In: the list under `data` of a SQuAD 1.1 or 2.0 file (Rajpurkar et al. 2016, 2018), which CMRC 2018,
-DRCD and XQuAD share, or the list of contexts that CMRC's first files are. Out: a record a question.
+Accepts the list under `data` of a SQuAD 1.1 or 2.0 file (Rajpurkar et al. 2016, 2018), a format
+also used by CMRC 2018, DRCD and XQuAD, or the list of contexts in the first files of CMRC. Each
+question becomes a record.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,16 +14,17 @@ _OPTIONAL = ("is_impossible", "answers", "plausible_answers")
 
 
 def is_nested(rows: Any) -> bool:
-    """Whether these are articles with paragraphs, or paragraphs with questions."""
+    """Return whether these are articles with paragraphs, or paragraphs with questions."""
     if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
         return False
     return "paragraphs" in rows[0] or "qas" in rows[0]
 
 
 def questions(articles: Sequence[Any], where: str) -> Iterator[dict[str, Any]]:
-    """Each question as `{id, question, context, title, answers, ...}`, in the order of the file.
+    """Yield each question as `{id, question, context, title, answers, ...}`, in the order of the
+    file.
 
-    A question that has no `answers` at all is not annotated, unless it is marked impossible.
+    A question without the key `answers` is not annotated, unless it is marked as impossible.
     """
     for number, article in enumerate(articles, start=1):
         place = f"{where}, article {number}"

@@ -1,5 +1,5 @@
-"""What arrives: what another program writes, as it writes it. What leaves: its lines, each as soon
-as it is there.
+"""Reads lines from standard input as another program writes them, each as soon as it is
+complete.
 """
 
 import io
@@ -11,26 +11,27 @@ from typing import cast
 
 from langue.text.read.lines import not_utf8
 
-BLOCK = 65536  # bytes that are read at a time, at most
+BLOCK = 65536  # maximum number of bytes read at a time
 NAME = "standard input"
 
 
 class StandardInput:
-    """(number from 1, line without its end) of standard input in UTF-8; a byte order mark is
-    skipped. DataError where a line is not UTF-8.
+    """Yields (number from 1, line without its end) of standard input in UTF-8.
+
+    A byte order mark is skipped. Raises DataError at a line that is not UTF-8.
     """
 
     def __init__(self, blank: bool = True) -> None:
-        """blank: whether lines in which there is nothing are given too."""
+        """blank: whether blank lines are included."""
         self._file = cast(io.BufferedReader, sys.stdin.buffer)
         self._blank = blank
         self._lines: deque[tuple[int, bytes]] = deque()
-        self._open: list[bytes] = []  # the parts of a line whose end is not there yet
-        self._read = 0  # lines that were read
+        self._open: list[bytes] = []  # the parts of a line that is not complete yet
+        self._read = 0  # number of lines read
         self._is_ended = False
         try:
             self._descriptor: int | None = self._file.fileno()
-        except io.UnsupportedOperation:  # in memory: there is nothing to wait for
+        except io.UnsupportedOperation:  # in memory, so that reading never blocks
             self._descriptor = None
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
@@ -44,13 +45,14 @@ class StandardInput:
         number, line = self._lines[0]
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:  # who asks again is told again
+        # the line is kept, so that the next call raises the same error
+        except UnicodeDecodeError as error:
             raise not_utf8(line, error.start, number, NAME) from None
         self._lines.popleft()
         return number, text
 
     def would_wait(self) -> bool:
-        """Whether the next line, or the end, is not there yet."""
+        """Return whether reading the next line, or the end, would block."""
         while not self._lines and not self._is_ended:
             if self._descriptor is not None and not select.select([self._descriptor], [], [], 0)[0]:
                 return True
@@ -71,7 +73,7 @@ class StandardInput:
             self._open.append(rest)
 
     def _add(self, end: bytes) -> None:
-        """A line with its last part."""
+        """Add a line, given its last part."""
         line = b"".join([*self._open, end]).removesuffix(b"\r")
         self._open.clear()
         self._read += 1

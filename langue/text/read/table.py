@@ -1,6 +1,4 @@
-"""What arrives: an Arrow table of one split. What leaves: a `Table`, whose rows know where they
-stand in their file.
-"""
+"""A `Table`: the rows of one split as an Arrow table that knows their locations in their file."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -13,12 +11,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import datasets
 
-# What people call a column of texts, likeliest first: for the remedy alone.
+# Common names of text columns, likeliest first; used in remedies only.
 TEXT_SYNONYMS = (
     *("sentence", "sentence1", "review", "content", "comment"),
     *("body", "message", "premise", "document", "tweet"),
 )
-# Before the names of columns that are read only to be written again, and what names all of them.
+# The prefix of columns that are read only to be written again, and the name that stands for all of
+# them.
 KEPT = "kept:"
 ALL = "all"
 SPLITS = ("train", "dev", "test")
@@ -32,7 +31,7 @@ ALIASES = {
 TEXTS = frozenset({"text", "pair", "source", "question", "context"})
 """Columns that are text whatever their values look like: 7 becomes "7"."""
 
-# names that published data sets give our columns and nothing else: taken where ours is not there
+# unambiguous names of our columns in published data sets; used if our name does not exist
 PUBLISHED = {
     "tags": ("ner_tags", "pos_tags"),
     "spans": ("entities",),
@@ -45,9 +44,9 @@ PUBLISHED = {
     "output": ("response",),
     "input": ("context",),
 }
-# what does for a needed column where it is not there, likeliest first, and for all of a task's by
-# the same number: words with tags may come as a text with spans, a source and its target as one
-# text in several languages, a conversation as its parts
+# Replacements of a needed column that does not exist, likeliest first. The replacements with the
+# same index belong together for all columns of a task: words with tags may be given as a text with
+# spans, source and target as a text in several languages, a conversation as its parts.
 INSTEAD: dict[str, tuple[tuple[str, ...], ...]] = {
     "tokens": (("text",),),
     "tags": (("spans",),),
@@ -61,15 +60,15 @@ INSTEAD: dict[str, tuple[tuple[str, ...], ...]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one split. `origin`: what they were read from, as the user named it."""
+    """The rows of one split; `origin`: what they were read from, as the user named it."""
 
     rows: "datasets.Dataset"
     origin: str
-    # row of the origin -> where it stands
+    # row of the origin -> its location
     locate: Callable[[int], str] | None = field(default=None, repr=False)
-    # whether 1,5 is one and a half in it, as where semicolons part the columns
+    # whether 1,5 means one and a half, as in files separated by semicolons
     decimal_comma: bool = False
-    # (n,) rows of the origin; None: all, in order
+    # (n,) row numbers in the origin; None: all, in order
     ids: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -80,7 +79,7 @@ class Table:
         return values
 
     def numbers(self, name: str) -> list[Any]:
-        """A column with what is written as in a file whose point is a comma read as numbers."""
+        """Return a column, with the numbers that a file with decimal commas holds converted."""
         values = self.column(name)
         if not self.decimal_comma:
             return values
@@ -93,16 +92,16 @@ class Table:
         return self.column(name) if name in self.rows.column_names else None
 
     def arrow(self, name: str) -> Any:
-        """The column of these rows, and no others, as Arrow's chunked array."""
+        """Return the column, restricted to the rows of this table, as a chunked array of Arrow."""
         return self.rows.select_columns([name]).with_format("arrow")[:][name]
 
     def where(self, i: int) -> str:
-        """Where row i stands, for a message: "reviews.csv, line 43"."""
+        """Return the location of row i for a message: "reviews.csv, line 43"."""
         row = i if self.ids is None else int(self.ids[i])
         return self.locate(row) if self.locate else f"{self.origin}, row {row + 1}"
 
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> "Table":
-        """The table of these rows, in this order."""
+        """Return the table of these rows, in this order."""
         chosen = np.asarray(rows, np.int64)
         ids = chosen if self.ids is None else self.ids[chosen]
         contiguous = len(chosen) > 0 and bool((np.diff(chosen) == 1).all())
@@ -115,11 +114,12 @@ class Source:
     train: Table | None
     dev: Table | None
     test: Table | None
-    notes: list[str] = field(default_factory=list)  # what was split, renamed, dropped or left out
+    # notes on what was split, renamed, dropped or left out
+    notes: list[str] = field(default_factory=list)
 
 
 def present(need: Sequence[str], table: Table) -> list[str]:
-    """The needed columns, or those of the table that do for them."""
+    """Return the needed columns, or those of the table that replace them."""
     there = set(table.rows.column_names)
     rest = [name for name in need if name not in INSTEAD]
     for names in alternatives(need):
@@ -129,14 +129,17 @@ def present(need: Sequence[str], table: Table) -> list[str]:
 
 
 def alternatives(need: Sequence[str]) -> list[list[str]]:
-    """The columns that may stand for those of the needed ones that have others, one list a way."""
+    """Return the lists of columns that can replace those of the needed ones that have
+    replacements.
+    """
     ways = zip(*(INSTEAD[name] for name in need if name in INSTEAD), strict=True)
     return [list(dict.fromkeys(name for part in way for name in part)) for way in ways]
 
 
 def as_dataset(table: Any) -> "datasets.Dataset":
-    """The Arrow table as a `datasets.Dataset`. Its fingerprint is drawn: computing one would read
-    every row.
+    """Return the Arrow table as a `datasets.Dataset`.
+
+    Its fingerprint is random, since computing one would read every row.
     """
     import datasets
 

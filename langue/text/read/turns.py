@@ -1,14 +1,14 @@
-"""Bring the turns of conversations to one form, with an error that names the row and the message.
+"""Converts the messages of conversations to one form; errors name the row and the message.
 
-| column | what is read |
+| column | accepted input |
 |---|---|
 | messages | `[{"role": "user", "content": "Hi"}]`; ShareGPT's with "from" and "value" |
-| prompt, completion, chosen, rejected | the same, or one text: a turn without a role |
+| prompt, completion, chosen, rejected | the same, or one text: a message without a role |
 | tools | a list of functions, or JSON of one |
 
-The one form is a list of `{role, content, more}`: `more` is JSON of whatever else a message holds
-(`tool_calls`, `name`), since Arrow would give every message the keys of all others. What a file has
-as null is taken as not said: Parquet has no other way to leave a key out.
+The form is a list of `{role, content, more}`: `more` is JSON of all other keys of a message
+(`tool_calls`, `name`), since Arrow would give every message the keys of all others. A null in the
+file is treated as absent, since Parquet cannot omit a key in any other way.
 """
 
 import json
@@ -23,7 +23,7 @@ _CONTENTS = ("content", "value")
 
 
 def turns(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
-    """A list of `{role, content, more}`; of a text one without a role."""
+    """Return a list of `{role, content, more}`; a text becomes one message without a role."""
     if value is None or value != value:
         return None
     if isinstance(value, str):
@@ -38,7 +38,7 @@ def turns(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
 
 
 def tools(value: Any, name: str, where: str) -> str | None:
-    """JSON of a list of functions that the model may call."""
+    """Return the JSON of a list of functions that the model may call."""
     if value is None or value != value:
         return None
     if isinstance(value, str):
@@ -59,7 +59,7 @@ def tools(value: Any, name: str, where: str) -> str | None:
 
 
 def message_of(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn as chat templates take it."""
+    """Return a message in the form that chat templates expect."""
     found = {"role": turn["role"]}
     if turn["content"] is not None:
         found["content"] = turn["content"]
@@ -68,7 +68,7 @@ def message_of(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_null(value: Any) -> Any:
-    """The value without the keys whose values are null, at any depth."""
+    """Return the value without the keys whose values are null, at any depth."""
     if isinstance(value, Mapping):
         return {key: without_null(each) for key, each in value.items() if each is not None}
     if isinstance(value, list | tuple):
@@ -77,7 +77,9 @@ def without_null(value: Any) -> Any:
 
 
 def _side_by_side(value: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
-    """A dictionary of lists, as `datasets` keeps lists of dictionaries, or one message alone."""
+    """Convert a dictionary of lists, as which `datasets` stores lists of dictionaries, or a single
+    message.
+    """
     columns = {key: each for key, each in value.items() if isinstance(each, list | tuple)}
     if not columns or len(columns) < len(value):
         return [dict(value)]
@@ -100,7 +102,7 @@ def _turn(message: Any, where: str) -> dict[str, Any]:
 
 
 def _text_of(content: Any, where: str) -> str | None:
-    """The text of a message: a string, or the text parts of a list."""
+    """Return the text of a message: a string, or the joined text parts of a list."""
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, bool | int | float):

@@ -1,1 +1,1 @@
-"""Tokenizers: trained, read from published folders, and used."""
+"""Tokenizers: training, loading from published folders, and use."""

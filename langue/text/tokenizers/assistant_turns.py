@@ -1,12 +1,13 @@
-"""What arrives: a conversation, and the tokenizer whose template writes it. What leaves: its text,
-and which characters and tokens of that the assistant writes.
+"""Renders a conversation by the tokenizer's chat template, and finds which characters and tokens of
+the text were written by the assistant.
 
-Where a template says it (`{% generation %}`), it is followed. Elsewhere it is found by rendering: a
-turn begins where the conversation before it ends, with the marks that begin an answer, and ends
-where the conversation up to it ends. A template may rewrite earlier turns, as Qwen 3 takes the
-thinking out of them; then the message's content is rendered once more between two characters that
-no text has, which show where it stands. What cannot be known so is an error, never a guess. The
-token that ends a turn is always the assistant's: else the model would not learn to stop.
+If the template marks them (`{% generation %}`), the marks are used. Otherwise they are found by
+rendering: a turn begins where the conversation before it ends, including the generation prompt, and
+ends where the conversation up to and including it ends. A template may rewrite earlier turns, as
+that of Qwen 3 removes their thinking; then the message's content is rendered once more between two
+noncharacters, which show its position. What cannot be determined in this way is an error, never a
+guess. The token that ends a turn always belongs to the assistant, since the model would otherwise
+not learn to stop.
 """
 
 import json
@@ -24,25 +25,26 @@ from langue.errors import DataError, LangueError
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import Lost, unknown_in
 
-NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # of Unicode: never in a text
-CHUNK = 512  # conversations whose encodings are held at once
+# of Unicode: they never occur in a text
+NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+CHUNK = 512  # number of conversations whose encodings are in memory at once
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Turns:
-    """A conversation as text, and what the assistant writes of it."""
+    """A conversation as text, with the spans that the assistant writes."""
 
     text: str
-    spans: list[Span]  # characters, in order
+    spans: list[Span]  # in characters, in order
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A conversation as tokens (t,)."""
+    """A conversation as tokens (t,), with a mask of those that the assistant writes."""
 
     ids: NDArray[np.int32]
-    written: NDArray[np.bool_]  # by the assistant
+    written: NDArray[np.bool_]  # by the assistant, including the tokens that end turns
 
 
 def turns_of(
@@ -51,8 +53,10 @@ def turns_of(
     tools: Sequence[Any] | None,
     end: str | None,
 ) -> Turns:
-    """end: the token that ends a turn. DataError where the template cannot write the conversation,
-    or leaves open what in it the assistant writes.
+    """Return the conversation as text with the spans of the assistant.
+
+    end: the token that ends a turn. Raises DataError if the template cannot render the
+    conversation, or if it cannot be determined what the assistant writes.
     """
     try:
         return _turns_of(tokenizer, messages, tools, end)
@@ -87,8 +91,10 @@ def _span_of(
     end: str | None,
     marks: tuple[str, str],
 ) -> Span:
-    """The characters of one turn of the assistant, found by rendering what stands before it, what
-    ends with it, and its content between marks.
+    """Return the character span of one turn of the assistant.
+
+    It is found by rendering the messages before it, the messages up to it, and its content between
+    marks.
     """
     before = write(messages[:index], True)
     begin = len(before) if text.startswith(before) else None
@@ -123,12 +129,13 @@ def _marked_content(
     text: str,
     marks: tuple[str, str],
 ) -> Span | None:
-    """Where a message's content stands; None where the template does not let it through whole."""
+    """Return the span of a message's content; None if the template does not keep it whole."""
     message = messages[index]
     content = message.get("content") or ""
     core = content.strip()
     before, after = marks
-    # a part may be taken away, as thinking is: then the first mark goes with it, and is put behind
+    # the template may remove a part, such as thinking, and the first mark with it; then the mark is
+    # put after that part
     for kept in (core, core.rpartition("</think>")[2].strip()):
         if not kept:
             continue
@@ -150,8 +157,10 @@ def _only_end(
     end: str,
     marks: tuple[str, str],
 ) -> int | None:
-    """Where a turn without content, as one that calls tools, stops: behind the one token that ends
-    a turn before the next message's content; None where there are several, or none.
+    """Return the end of a turn without content, such as one that only calls tools.
+
+    It is after the only end-of-turn token before the content of the next message; None if there are
+    several, or none.
     """
     limit = len(text)
     if index + 1 < len(messages):
@@ -165,7 +174,7 @@ def _only_end(
 
 
 def _with_end(text: str, begin: int, stop: int, end: str | None) -> int:
-    """Where a turn stops once the token that ends it is in it."""
+    """Return the end of a turn, including the token that ends it."""
     if end is None or text[begin:stop].rstrip().endswith(end):
         return stop
     rest = text[stop:]
@@ -184,7 +193,7 @@ def _free_marks(
 
 
 def _without_marks(text: str, marks: tuple[str, str]) -> tuple[str, list[Span]]:
-    """The text without them, and what stood between a first and a second one."""
+    """Return the text without the marks, and the spans between a first and a second mark."""
     plain = []
     spans = []
     size = 0
@@ -203,7 +212,9 @@ def _without_marks(text: str, marks: tuple[str, str]) -> tuple[str, list[Span]]:
 
 
 def labelled(tokenizer: Tokenizer, conversations: Sequence[Turns]) -> list[Labelled]:
-    """Each as tokens: the template has written the special ones, so that none are added."""
+    """Tokenize each conversation; no special tokens are added, since the template has
+    written them.
+    """
     found = []
     for first in range(0, len(conversations), CHUNK):
         some = conversations[first : first + CHUNK]
@@ -220,8 +231,8 @@ def lost_in(
     conversations: Sequence[Turns],
     said: Iterable[str],
 ) -> Lost:
-    """What the tokenizer does not know of conversations, and what reads as special tokens in what
-    is said in them.
+    """Return what the tokenizer does not know of the conversations, and which messages contain text
+    that is read as special tokens.
     """
     starts = np.cumsum([0, *(len(each.ids) for each in found)])
     ids = np.concatenate([np.zeros(0, np.int32), *(each.ids for each in found)])  # (T,)
@@ -229,10 +240,11 @@ def lost_in(
 
 
 def _labelled(encoding: tokenizers.Encoding, spans: Sequence[Span]) -> Labelled:
-    """A token is in a span if any character of it is, as in `transformers`."""
+    """Label the tokens: one is in a span if any of its characters is, as in `transformers`."""
     offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)  # (t, 2)
     ends = offsets[:, 1]
-    # some tokenizers leave the blank before a word out of it: it begins where the last one ended
+    # some tokenizers exclude the space before a word from its offsets; such a token begins where
+    # the previous one ended
     before = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if len(ends) else ends
     begins = np.minimum(offsets[:, 0], before)
     written = np.zeros(len(offsets), bool)

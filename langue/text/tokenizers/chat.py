@@ -1,9 +1,8 @@
-"""What arrives: the messages of a conversation. What leaves: the text that a model was taught to go
-on from.
+"""Renders the messages of a conversation as the text that a model was trained to continue.
 
-How roles and turns are marked is the model's own matter: a Jinja template in its
-tokenizer_config.json or in chat_template.jinja, rendered as `transformers` renders it, in the
-sandbox of `langue/text/sandbox.py`.
+The format of roles and turns is specific to the model: a Jinja template in its
+tokenizer_config.json or in chat_template.jinja. It is rendered in the same way as by
+`transformers`, in the sandbox of `langue/text/sandbox.py`.
 """
 
 import datetime
@@ -16,14 +15,14 @@ from typing import Any
 from langue.errors import DataError, ModelError
 from langue.text.sandbox import TooLong, sandbox, written
 
-PROBE = "qzxanswerxzq"  # a text that no template writes by itself
+PROBE = "qzxanswerxzq"  # a text that occurs in no template
 TALK = ({"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE})
 Messages = Sequence[Mapping[str, Any]]
 
 
 def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
-    """The template of a model, by what its tokenizer_config.json says; of several named ones,
-    `default`.
+    """Return the template of a model: chat_template.jinja, or the one in its tokenizer_config.json,
+    of several named ones `default`.
     """
     if folder is not None and (file := folder / "chat_template.jinja").is_file():
         try:
@@ -51,11 +50,12 @@ def render(
     variables: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> str:
-    """The conversation as one text; with the marks that begin an answer, where that is wished.
+    """Return the conversation as one text, optionally followed by the generation prompt.
 
-    tokens: the special ones by the names that templates know them by, such as `bos_token`; tools:
-    the functions that the model may call; marks: put around what the template says that the model
-    writes (`{% generation %}`); variables: more that the template knows, as `enable_thinking`.
+    tokens: the special tokens by the names that templates use, such as `bos_token`. tools: the
+    functions that the model may call. marks: inserted around the parts that the template marks as
+    written by the model (`{% generation %}`). variables: additional template variables, such as
+    `enable_thinking`.
     """
     if template is None:
         raise ModelError(
@@ -76,7 +76,7 @@ def render(
         return written(_compiled(template, marks), known)
     except TooLong as error:
         raise ModelError(f"the chat template {error.what}", where=where) from None
-    # a template is code of others: whatever it raises is its own trouble
+    # a template is third-party code: any exception it raises is an error of the template
     except Exception as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the chat template cannot be followed: {said}", where=where) from error
@@ -85,15 +85,16 @@ def render(
 def end_of_turn(
     template: str | None, tokens: Sequence[str], special: Mapping[str, str]
 ) -> str | None:
-    """The one of these tokens that the template writes right after an answer; None where it writes
-    none, or where there is no template, or none that takes a question and its answer. special: as
-    `render`'s tokens.
+    """Return the one of these tokens that the template writes directly after an answer.
+
+    None if it writes none, or there is no template, or the template does not accept a question with
+    its answer. special: the `tokens` of `render`.
     """
     if template is None:
         return None
     try:
         text = render(template, TALK, tokens=special, add_generation_prompt=False)
-    except ModelError:  # the tokenizer's own end of a text is then all that is known
+    except ModelError:  # then only the tokenizer's own end-of-text token is known
         return None
     _, found, after = text.rpartition(PROBE)
     fits = [token for token in tokens if token and found and after.lstrip().startswith(token)]
@@ -106,13 +107,15 @@ def _compiled(template: str, marks: tuple[str, str] | None) -> Any:
 
 
 def _environment(marks: tuple[str, str] | None) -> Any:
-    """With what templates of the Hub may call. marks: as in `render`."""
+    """Return the environment with everything that templates on the Hub may call; marks: as in
+    `render`.
+    """
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
 
     class Generation(Extension):
-        """`{% generation %}` marks what the model wrote, for training; what is inside is rendered
-        as it is.
+        """`{% generation %}` marks what the model wrote, for training; its content is rendered
+        unchanged.
         """
 
         tags = {"generation"}  # noqa: RUF012

@@ -1,9 +1,9 @@
-"""The tokenizer classes that published folders name, and what each takes for granted.
+"""The tokenizer classes that published folders name, and their defaults.
 
-A tokenizer_config.json says less than its class does: what is written nowhere in a RoBERTa folder,
-the class says. The defaults are those of `transformers` 5 (a test reads them from there). A class
-that is not in the table, or that no file names, has no defaults: a token is never special for its
-name alone.
+A tokenizer_config.json is incomplete without its class: what is written nowhere in a RoBERTa folder
+is a default of its class. The defaults are those of `transformers` 5 (a test compares them). A
+class that is not in the table, or a folder without a class, has no defaults: a token is never
+special because of its name alone.
 """
 
 from collections.abc import Mapping
@@ -15,29 +15,29 @@ from langue.errors import ModelError
 from langue.files import read_json
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-# PreTrainedTokenizerFast, TokenizersBackend: all that there is to say is in tokenizer.json
+# PreTrainedTokenizerFast, TokenizersBackend: tokenizer.json is complete
 GENERIC = "PreTrained"
 
 
 @dataclass(frozen=True)
 class PublishedClass:
-    """What a class takes for granted where no file says otherwise."""
+    """The defaults of a class, for everything that no file specifies."""
 
     special: Mapping[str, str] = field(default_factory=dict)  # role -> token
-    # the mask's token takes the spaces before it along (AddedToken.lstrip)
+    # the mask token strips the spaces before it (AddedToken.lstrip)
     mask_takes_space: bool = False
-    # add_prefix_space of tokenizer_config.json, false where it is not there, is followed against
-    # tokenizer.json.
+    # If not None, add_prefix_space of tokenizer_config.json, by default this value, takes
+    # precedence over tokenizer.json.
     prefix_space_default: bool | None = None
-    # Its pieces are sentencepiece's, and add_prefix_space is followed against tokenizer.json where
-    # it is there.
+    # The vocabulary is that of sentencepiece, and add_prefix_space takes precedence over
+    # tokenizer.json if it is present.
     of_sentencepiece: bool = False
-    prefix_space_ignored_once: bool = False  # before version 5, transformers did not follow it
-    # Before version 5, transformers put bos and eos around a text as add_bos_token and
-    # add_eos_token say.
+    prefix_space_ignored_once: bool = False  # transformers ignored the flag before version 5
+    # Before version 5, transformers added bos and eos around a text according to add_bos_token and
+    # add_eos_token.
     framed_by_flags_once: bool = False
-    # Nothing stands around a text, whatever tokenizer.json says; before version 5, what the flags
-    # said.
+    # Nothing is added around a text, whatever tokenizer.json says; before version 5, the flags
+    # decided.
     never_framed: bool = False
 
 
@@ -144,8 +144,8 @@ OF_MODEL_TYPE: dict[str, str] = {
     ),
 }
 
-# The class of a folder that names none at all, or the generic one without a tokenizer.json, by the
-# file that it has.
+# The class of a folder without any of these, or with the generic class but no tokenizer.json, by
+# the file that it contains.
 OF_FILE: dict[str, str] = {
     "vocab.txt": "Bert",
     "spiece.model": "T5",
@@ -156,16 +156,16 @@ OF_FILE: dict[str, str] = {
 
 
 def class_name(value: Any) -> str:
-    """A tokenizer class without its endings: `Bert` of BertTokenizerFast; empty where `value` is no
-    name.
+    """Return the name of a tokenizer class without suffixes: `Bert` for BertTokenizerFast; empty if
+    `value` is not a name.
     """
     name = str(value or "").removesuffix("Fast").removesuffix("Tokenizer")
     return GENERIC if name == "TokenizersBackend" else name
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file, empty where there is no such file. ModelError where it holds
-    something else.
+    """Return the JSON object in a file, empty if there is no such file; raise ModelError if it
+    contains something else.
     """
     content = read_json(file) if file.is_file() else {}
     if not isinstance(content, dict):
@@ -174,10 +174,10 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def class_of(folder: Path | None, options: Mapping[str, Any]) -> str:
-    """The class of a folder's tokenizer, empty where nothing tells it.
+    """Return the class of a folder's tokenizer, empty if it cannot be determined.
 
-    As AutoTokenizer finds it: tokenizer_config.json names it, or config.json does, or it is that of
-    the model_type. Where there is neither, the file tells it that only one class has.
+    As in AutoTokenizer, it is named by tokenizer_config.json or config.json, or that of the
+    model_type. If there is none of these, it is that of a file which only one class has.
     """
     named = class_name(options.get("tokenizer_class"))
     if folder is None:
@@ -193,8 +193,8 @@ def class_of(folder: Path | None, options: Mapping[str, Any]) -> str:
 
 
 def check_class(kind: str, known: tuple[str, ...], file: Path) -> None:
-    """ModelError where a class, if one is named, is not one that uses a file in the way that is
-    known here.
+    """Raise ModelError if a class is named that is not among those known to use a file
+    in this way.
     """
     if kind not in ("", GENERIC, *known):
         raise ModelError(

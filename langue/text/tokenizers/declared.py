@@ -1,10 +1,10 @@
-"""The special and added tokens that a published folder declares, in whatever form, and a tokenizer
-that has them.
+"""The special and added tokens that a published folder declares in any form, and a tokenizer with
+these tokens.
 
 Special tokens are declared in `tokenizer.json`; in `tokenizer_config.json` as
-`added_tokens_decoder`, as entries such as `bos_token`, and as lists or objects of more; in
-`special_tokens_map.json`; and by the class. They are united here. Where two files say different
-things of one token, the one wins that wins in `transformers` (4.57 and 5 alike).
+`added_tokens_decoder`, as entries such as `bos_token`, and as lists or objects of more tokens; in
+`special_tokens_map.json`; and by the class. They are merged here. If two files contradict each
+other about a token, the file wins that wins in `transformers` (4.57 and 5 alike).
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,26 +19,26 @@ from langue.errors import ModelError
 from langue.text.tokenizers.classes import CLASSES, ROLES, PublishedClass, read_object
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-# Keys of more special tokens: a list of them, or an object of names and tokens.
+# Keys of additional special tokens: a list of them, or an object of names and tokens.
 MORE = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a folder's files and its class say of special and added tokens."""
+    """The special and added tokens declared by a folder's files and its class."""
 
-    # "bos" -> its token; None where a file says none
+    # "bos" -> its token; None if a file declares that there is none
     roles: dict[str, str | None] = field(default_factory=dict)
-    special: dict[str, AddedToken] = field(default_factory=dict)  # named by files
-    defaults: dict[str, AddedToken] = field(default_factory=dict)  # named by the class alone
-    # with the ids that they are to have
+    special: dict[str, AddedToken] = field(default_factory=dict)  # declared by files
+    defaults: dict[str, AddedToken] = field(default_factory=dict)  # declared only by the class
+    # by the ids that they must have
     numbered: dict[int, AddedToken] = field(default_factory=dict)
     # "bos_token", "image_token" -> their tokens, for templates
     names: dict[str, str] = field(default_factory=dict)
 
 
 def named(entry: Any) -> str | None:
-    """The token that a file gives as a string, or as an object with its content."""
+    """Return the token that a file gives as a string, or as an object with its content."""
     content = entry.get("content") if isinstance(entry, dict) else entry
     return content if isinstance(content, str) else None
 
@@ -46,14 +46,15 @@ def named(entry: Any) -> str | None:
 def read(
     folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple[str, ...] = ()
 ) -> Declared:
-    """All that tokenizer_config.json (`options`), the files beside it and the class `kind` declare.
+    """Return all tokens declared by tokenizer_config.json (`options`), the other files of the
+    folder, and the class `kind`.
 
-    more: further tokens that are special in this class, such as the names of mBART's languages.
+    more: further special tokens of the class, such as the language codes of mBART.
     """
     published = CLASSES.get(kind, PublishedClass())
     where = "" if folder is None else str(folder)
     mapped = {} if folder is None else read_object(folder / "special_tokens_map.json")
-    # As transformers: where there is an added_tokens_decoder, tokenizer_config.json comes first.
+    # As in transformers: with an added_tokens_decoder, tokenizer_config.json takes precedence.
     config_first = isinstance(options.get("added_tokens_decoder"), dict)
     sources = (options, mapped) if config_first else (mapped, options)
     roles: dict[str, str | None] = {}
@@ -84,8 +85,8 @@ def read(
 
 
 def _entries(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(key, entry) of each special token that a file names; an entry of None says that there is
-    none.
+    """Yield (key, entry) of each special token that a file names; the entry None means that there
+    is none.
     """
     for role in ROLES:
         if f"{role}_token" in source:
@@ -109,7 +110,7 @@ def _entries(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _special_token(
     key: str, entry: Any, published: PublishedClass, where: str
 ) -> AddedToken | None:
-    """The token of an entry, with the flags that it gives."""
+    """Return the token of an entry, with the flags that it gives."""
     if entry is None:
         return None
     content = named(entry)
@@ -125,7 +126,7 @@ def _special_token(
 def _numbered(
     folder: Path | None, options: Mapping[str, Any], special: Mapping[str, AddedToken], where: str
 ) -> dict[int, AddedToken]:
-    """Tokens by the ids that they are to have: `added_tokens_decoder`, or added_tokens.json in
+    """Return the tokens by their required ids: `added_tokens_decoder`, or added_tokens.json in
     older folders.
     """
     decoder = options.get("added_tokens_decoder")
@@ -154,15 +155,15 @@ def _numbered(
 def declare(
     backend: tokenizers.Tokenizer, declared: Declared, where: str, *, whole: bool
 ) -> list[str]:
-    """Give a tokenizer the declared tokens. Returns what its files say of their ids in
-    contradiction.
+    """Add the declared tokens to a tokenizer, and return the contradictions between its files about
+    their ids.
 
-    whole: it was read from a tokenizer.json, whose ids are followed; else each token must get the
-    id that is said. A token that the class alone names is special where the vocabulary has it, and
-    is not added: no model would know it.
+    whole: the tokenizer was read from a tokenizer.json, whose ids take precedence; otherwise each
+    token must get the declared id. A token that only the class declares becomes special if the
+    vocabulary has it, and is not added otherwise, since no model would know it.
     """
     present = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-    # One call for all: each goes through all tokens that were added before.
+    # A single call, since each call iterates over all tokens added before.
     changed: list[AddedToken] = []
     new: dict[int, AddedToken] = {}
     notes: list[str] = []
@@ -201,7 +202,7 @@ def declare(
 
 
 def _united(token: AddedToken, declared: Declared, present: AddedToken | None) -> AddedToken:
-    """The token with its own flags; special where any of the files, or the class, says so."""
+    """Return the token with its own flags, special if any of the files or the class says so."""
     name = token.content
     special = token.special or name in declared.special or name in declared.defaults
     special = special or (present is not None and present.special)

@@ -1,9 +1,8 @@
-"""What arrives: a tokenizer. What leaves: how its decoder puts tokens together, as far as one must
-know it to decode a text piece by piece.
+"""How the decoder of a tokenizer joins tokens, as far as needed to decode a text incrementally.
 
-The library decodes whole texts. Its steps work on one token each, but for three things: bytes
-that are one character, runs of tokens such as `<0xE5>`, which are one text or none, and the edges
-of a text, where spaces and marks of words are taken away.
+The library decodes whole texts. Its steps work on single tokens, with three exceptions: bytes that
+form one character, runs of byte tokens such as `<0xE5>`, which are decoded or rejected as a whole,
+and the ends of a text, where spaces and word marks are stripped.
 """
 
 import json
@@ -20,20 +19,21 @@ from langue.errors import ModelError
 from langue.text.tokenizers.tokenizer import HALF, Tokenizer
 from langue.text.tokenizers.unknown import ALPHABET
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # what SentencePiece writes where it knows no token
+# the byte tokens of SentencePiece for characters without a token
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _BYTE_OF = {letter: byte for byte, letter in ALPHABET.items()}
-_JOINING = {"Fuse", "ByteLevel"}  # after one of these the text is one piece
-_AT_EDGES = {"Fuse", "Strip"}  # which then leave its inside as it is
+_JOINING = {"Fuse", "ByteLevel"}  # after one of these steps, the text is a single string
+_AT_EDGES = {"Fuse", "Strip"}  # these change only the ends of a single string
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a decoder sees tokens.
+    """The properties of a tokenizer's decoder.
 
-    steps: the decoder's, as the library's JSON has them. special: ids of special tokens, which are
-    left out. run_bytes: the bytes of the tokens that are decoded in runs. anchor: the tokens (one
-    or none) after which any other token is decoded as within a text. is_local: no step looks at a
-    joined text's inside, so that a text may be decoded piece by piece.
+    steps: those of the decoder, as in the library's JSON. special: ids of special tokens, which are
+    skipped. run_bytes: the bytes of the tokens that are decoded in runs. anchor: at most one token,
+    after which any other token is decoded as inside a text. is_local: no step changes the inside of
+    a joined text, so that a text can be decoded incrementally.
     """
 
     reader: tokenizers.Tokenizer
@@ -44,12 +44,12 @@ class Decoding:
     is_local: bool
 
     def skips(self, token: int) -> bool:
-        """Whether decoding leaves the token out, being special or in no vocabulary."""
+        """Return whether decoding skips the token, because it is special or in no vocabulary."""
         return token in self.special or self.reader.id_to_token(token) is None
 
 
 def decoding_of(tokenizer: Tokenizer) -> Decoding:
-    """How the tokenizer decodes; found once for each tokenizer."""
+    """Return the properties of the tokenizer's decoder, which are cached for each tokenizer."""
     if tokenizer not in _FOUND:
         _FOUND[tokenizer] = _read(tokenizer)
     return _FOUND[tokenizer]
@@ -81,7 +81,7 @@ def _read(tokenizer: Tokenizer) -> Decoding:
 def _anchors(
     tokenizer: Tokenizer, special: Collection[int], run_bytes: Collection[int]
 ) -> Iterator[int]:
-    """Tokens that are text by themselves, whole characters without spaces around them."""
+    """Yield tokens whose text is made of complete characters, without spaces around them."""
     for index in sorted(tokenizer.reader.get_vocab().values()):
         if index not in special and index not in run_bytes:
             text = tokenizer.decode([index])
@@ -90,10 +90,11 @@ def _anchors(
 
 
 def _steps(decoder: Any) -> list[dict[str, Any]]:
-    """The decoder's steps as the library's JSON has them; none where there is no decoder."""
+    """Return the decoder's steps as in the library's JSON; empty if there is no decoder."""
     if decoder is None:
         return []
-    shell = tokenizers.Tokenizer(models.BPE())  # a whole tokenizer's JSON has its vocabulary too
+    # the JSON of the whole tokenizer would include its vocabulary
+    shell = tokenizers.Tokenizer(models.BPE())
     shell.decoder = decoder
     return _flat(json.loads(shell.to_str())["decoder"])
 
@@ -106,11 +107,11 @@ def _flat(step: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TokenBytes:
-    """The bytes (UTF-8) that each token (V,) adds to a text; none of special and unknown tokens.
+    """The UTF-8 bytes that each token (V,) appends to a text; empty for special and unknown tokens.
 
-    first: of a text's first token, which often loses a space. later: behind another token.
-    after_word: behind one of `ends_word`, tokens whose space is written only where another
-    follows; None where there are no such tokens.
+    first: as the first token of a text, where it often loses a space. later: after another token.
+    after_word: after a token of `ends_word`, whose space is only written if another token follows;
+    None if there are no such tokens.
     """
 
     first: list[bytes]
@@ -120,9 +121,9 @@ class TokenBytes:
 
 
 def token_bytes(tokenizer: Tokenizer, size: int) -> TokenBytes:
-    """What the tokens below `size` add to a text, as the library's decoder has it.
+    """Return what the tokens below `size` append to a text, according to the library's decoder.
 
-    ModelError where the decoder is of a kind that changes what other tokens have written.
+    Raises ModelError for a decoder that changes what other tokens have written.
     """
     decoding = decoding_of(tokenizer)
     kinds = {step["type"] for step in decoding.steps}
@@ -150,7 +151,7 @@ def token_bytes(tokenizer: Tokenizer, size: int) -> TokenBytes:
 
 
 def _behind(tokenizer: Tokenizer, before: int | None, size: int) -> list[bytes]:
-    """The bytes of each token behind another one, or of a text's first token."""
+    """Return the bytes of each token after another one, or as the first token of a text."""
     decoding = decoding_of(tokenizer)
     reader = decoding.reader
     given = [] if before is None else [before]
@@ -171,7 +172,9 @@ def _behind(tokenizer: Tokenizer, before: int | None, size: int) -> list[bytes]:
 
 
 def _of_letters(token: str) -> bytes:
-    """The bytes of a token in GPT-2's alphabet; one that has other letters stands for itself."""
+    """Return the bytes of a token in GPT-2's alphabet; a token with other characters stands for
+    itself.
+    """
     if any(letter not in _BYTE_OF for letter in token):
         return token.encode()
     return bytes(_BYTE_OF[letter] for letter in token)

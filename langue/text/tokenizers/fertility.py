@@ -1,10 +1,9 @@
-"""What arrives: a tokenizer and texts. What leaves: into how many tokens it cuts them, by script
-and by language.
+"""The fertility of a tokenizer on texts, by script and by language.
 
-Fertility is tokens per word (Acs 2019; Rust et al. 2021): about 1.1 where a vocabulary fits, many
-where it does not. In scripts that write no spaces a character counts as a word. Text is counted
-line by line, each under the script of most of its letters, and under the language that they or its
-words suggest.
+Fertility is the number of tokens per word (Acs 2019; Rust et al. 2021): about 1.1 for a matching
+vocabulary, and much larger for others. In scripts without spaces, a character counts as a word.
+Text is counted line by line, each under the script of most of its letters, and under the language
+that these or its words suggest.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,19 +16,21 @@ from langue.text.quality.language import guess
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import Lost, gap_of
 
-LINES = 4096  # that are encoded at a time
+LINES = 4096  # number of lines encoded at a time
 COUNTS = ("lines", "words", "characters", "bytes", "tokens", "unknown")
 
 
 def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
-    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages":
-    {"English": {...}, ...}, "notes": [...]}`, scripts and languages by their share of the text;
-    notes say what the tokenizer does not know.
+    """Return the counts and rates of tokens of the texts, by script and language.
+
+    The result is `{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...},
+    "languages": {"English": {...}, ...}, "notes": [...]}`, with scripts and languages sorted by
+    their share of the text; the notes tell what the tokenizer does not know.
     """
     gap = gap_of(tokenizer)
     lost = Lost(tokenizer)
     unknown = -1 if gap.token is None else gap.token
-    counts: dict[tuple[str, str], dict[str, int]] = {}  # by script and language
+    counts: dict[tuple[str, str], dict[str, int]] = {}  # keyed by script and language
     used = np.zeros(1 + max(tokenizer.backend.get_vocab(with_added_tokens=True).values()), bool)
     batch: list[str] = []
     for text in texts:
@@ -58,7 +59,7 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _by(part: int, counts: Mapping[tuple[str, str], Mapping[str, int]]) -> dict[str, Any]:
-    """The rates by one part of the keys."""
+    """Return the rates grouped by one part of the keys."""
     sums = {
         name: _sum(each for key, each in counts.items() if key[part] == name)
         for name in {k[part] for k in counts}

@@ -1,10 +1,10 @@
-"""The flags of a tokenizer_config.json that may contradict the tokenizer.json beside it, and which
-of the two is followed.
+"""Resolves contradictions between the flags of a tokenizer_config.json and the tokenizer.json
+beside it.
 
-`add_prefix_space`, `add_bos_token` and `add_eos_token` once built the tokenizer; a tokenizer.json
-says all that they say, and sometimes something else. Where `transformers` 4.57 and 5 agree on which
-of the two counts, that one is followed. Where they do not, version 5 is, and the contradiction is
-told (`langue inspect`, `langue verify`).
+`add_prefix_space`, `add_bos_token` and `add_eos_token` were once used to build the tokenizer; a
+tokenizer.json contains the same information, and sometimes a different one. If `transformers` 4.57
+and 5 agree on which of the two takes precedence, that one is followed. If they do not, version 5 is
+followed, and the contradiction is reported (`langue inspect`, `langue verify`).
 """
 
 import json
@@ -24,8 +24,8 @@ Roles = Mapping[str, str | None]
 def follow(
     backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str, roles: Roles
 ) -> list[str]:
-    """Bring a tokenizer that was read from a tokenizer.json in line. Returns the contradictions
-    that remain.
+    """Apply the flags to a tokenizer read from a tokenizer.json, and return the remaining
+    contradictions.
     """
     published = CLASSES.get(kind, PublishedClass())
     return _prefix_space(backend, options, published) + _frame(backend, options, published, roles)
@@ -67,14 +67,16 @@ def _prefix_space(
 
 
 def notes_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
-    """Where the versions of the reference differ on a tokenizer that is built from older files."""
+    """Return notes on differences between versions of the reference for a tokenizer built from
+    older files.
+    """
     published = CLASSES.get(kind, PublishedClass())
     if published.framed_by_flags_once and not isinstance(options.get("add_bos_token"), bool):
         return [
             "tokenizer_config.json has no add_bos_token: bos stands before a text, as in"
             " transformers 4.57 and when such models were trained; 5 puts none"
         ]
-    # and without a frame
+    # and without tokens around a text
     of_bytes = published.prefix_space_default is not None and not published.mask_takes_space
     if of_bytes and options.get("add_eos_token") is True:
         return [
@@ -85,9 +87,7 @@ def notes_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
 
 
 class _Steps:
-    """How a tokenizer normalises and cuts a text, as its own JSON says it, without its
-    vocabulary.
-    """
+    """The normalizer, pre-tokenizer and decoder of a tokenizer as JSON, without its vocabulary."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.backend = backend
@@ -123,20 +123,21 @@ class _Steps:
 
     @property
     def decides(self) -> bool:
-        """Whether its steps are of a kind that puts a space before a text, or might."""
+        """Whether the steps are of a kind that adds a space before a text, or could."""
         return self.of_sentencepiece or self.of_bytes
 
     @property
     def prefixed(self) -> bool:
-        """Whether a space is put before a text."""
+        """Whether a space is added before a text."""
         prepends = any(
             step["type"] == "Prepend" and step["prepend"] == SPACE for step in self.normalizers
         )
         return prepends or any(_puts_space(step) for step in self.cuts)
 
     def put_prefix(self, prefix_space: bool, always: bool = False) -> None:
-        """Change the tokenizer. always: before each part of a text that special tokens cut, not the
-        first alone.
+        """Change the tokenizer to add a space before a text, or not to.
+
+        always: before each part of a text between special tokens, not only before the first.
         """
         scheme = ("always" if always else "first") if prefix_space else "never"
         for step in self.cuts:
@@ -168,7 +169,7 @@ class _Steps:
             self.backend.decoder = changed.decoder
 
     def _strip_in_decoding(self, prefix_space: bool) -> None:
-        """The space that is put before a text is taken away again, and none other."""
+        """Make the decoder strip the space that is added before a text, and no other."""
         steps = _flat(self.tree["decoder"], "decoders")
         for step in steps:
             if step["type"] == "Metaspace":
@@ -180,7 +181,7 @@ class _Steps:
 
 
 def _flat(step: Any, inner: str) -> Steps:
-    """The steps of a sequence, or the one step."""
+    """Return the steps of a sequence, or the single step."""
     if not step:
         return []
     if step["type"] != "Sequence":
@@ -200,8 +201,9 @@ def _frame(
     published: PublishedClass,
     roles: Roles,
 ) -> list[str]:
-    """Whether bos stands before a text, and eos behind it, and whether that is what the flags
-    say.
+    """Return the contradictions between the flags and whether bos and eos are added around a text.
+
+    For a class that is never framed, the tokens around a text are removed first.
     """
     notes: list[str] = []
     tokens = {role: roles.get(role) for role in ("bos", "eos")}
@@ -230,8 +232,8 @@ def _frame(
 
 
 def frame_of(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that are put before and after a text."""
-    for text in ("a", "1", ".", "一"):  # a vocabulary of characters may lack some
+    """Return the ids that are added before and after a text."""
+    for text in ("a", "1", ".", "一"):  # a character vocabulary may lack some of these
         bare, whole = (backend.encode(text, add_special_tokens=each).ids for each in (False, True))
         if bare:
             break

@@ -1,10 +1,9 @@
-"""The languages of a translation model, as its tokenizer names them, and where their names stand.
+"""The language codes of translation models, and where their tokenizers put them.
 
-mBART (Liu et al. 2020, arXiv:2001.08210) puts a language's code behind a text, and begins a target
-with it; mBART-50 (Tang et al. 2020, arXiv:2008.00401) and NLLB (arXiv:2207.04672) put it before a
-text, source or target.
-Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) is told the target's language alone, before
-the source.
+mBART (Liu et al. 2020, arXiv:2001.08210) appends the code of the language to a source text, and
+starts a target with it; mBART-50 (Tang et al. 2020, arXiv:2008.00401) and NLLB (arXiv:2207.04672)
+prepend it to source and target texts. Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) is
+only told the target language, before the source.
 """
 
 from collections.abc import Mapping
@@ -68,24 +67,22 @@ _M2M100 = (
     *("uk", "ur", "uz", "vi", "wo", "xh", "yi", "yo", "zh", "zu"),
 )
 M2M100 = tuple(f"__{code}__" for code in _M2M100)
-# of the models of WMT 2021 (Tran et al. 2021, arXiv:2108.03265), in the order of their numbers
+# codes of the models of WMT 2021 (Tran et al. 2021, arXiv:2108.03265), in the order of their ids
 WMT21 = tuple(f"__{code}__" for code in ("en", "ha", "is", "ja", "cs", "ru", "zh", "de"))
-MARKS = "<>_"  # around a code where a vocabulary has it
-SHOWN = 12  # languages that an error lists
+MARKS = "<>_"  # the characters around a code in a vocabulary
+SHOWN = 12  # maximum number of languages that an error lists
 
 
 @dataclass(frozen=True)
 class LanguageRule:
-    """Where a class of tokenizers puts the code of a language. `{}` in a frame stands for the
-    code.
-    """
+    """Where a class of tokenizers puts the language code; `{}` in a frame stands for the code."""
 
-    codes: tuple[str, ...]  # the languages that the class knows
-    default: str | None  # a source's language where nothing names it
-    source: tuple[str, ...]  # what a source stands in: tokens, and "$A" for the text
+    codes: tuple[str, ...]  # the languages of the class
+    default: str | None  # the source language if none is specified
+    source: tuple[str, ...]  # the frame of a source: tokens, and "$A" for the text
     target: tuple[str, ...]
-    # Where a decoder is told the target's language: as the token that it starts with, as the first
-    # that it writes, or by the source's frame.
+    # How the decoder gets the target language: as its start token, as the first generated token, or
+    # by the frame of the source.
     target_code_at: Literal["decoder start", "first token", "source"]
 
 
@@ -106,13 +103,13 @@ RULES: dict[str, LanguageRule] = {
 
 
 class Languages:
-    """The languages that a tokenizer has, and what it puts around a text of each."""
+    """The languages of a tokenizer, and the tokens that it adds around a text in each."""
 
     def __init__(
         self, rule: LanguageRule, ids: Mapping[str, int], tokens: Mapping[str, str] | None = None
     ) -> None:
-        """ids: of the codes and of what stands in the frames. tokens: codes by the names that the
-        backend has.
+        """ids: of the codes and of the tokens in the frames. tokens: names of the codes in the
+        backend.
         """
         self.rule = rule
         self.ids = dict(ids)
@@ -120,7 +117,7 @@ class Languages:
         self.tokens = dict(tokens or {})
 
     def check(self, language: str, what: str, where: str = "") -> str:
-        """The language's code. ModelError where the model does not have it."""
+        """Return the code of the language; raise ModelError if the model does not have it."""
         written = (language, f">>{language}<<", f"__{language}__")
         found = next((code for code in written if code in self.codes), None)
         if found is None:
@@ -134,7 +131,9 @@ class Languages:
         return found
 
     def processor(self, frame: tuple[str, ...], language: str) -> Any:
-        """What puts a text of this language, or two, into the frame."""
+        """Return the post-processor that puts a text of this language, or a pair, into
+        the frame.
+        """
         words = [
             self.tokens.get(word, word)
             for word in (language if each == "{}" else each for each in frame)
@@ -149,7 +148,7 @@ class Languages:
 
 
 def languages_of(backend: tokenizers.Tokenizer, kind: str) -> Languages | None:
-    """The languages of a tokenizer of this class; None where the class or its vocabulary has
+    """Return the languages of a tokenizer of this class; None if the class or its vocabulary has
     none.
     """
     rule = RULES.get(kind)

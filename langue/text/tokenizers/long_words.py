@@ -1,12 +1,11 @@
-"""What arrives: texts that a tokenizer is to be trained on. What leaves: the same texts, long words
-cut, and a count.
+"""Splits and counts the long words in the training texts of a tokenizer.
 
-A word is what the tokenizer's own rules cut a text into before anything is learned: a run of
-letters, of spaces, or, in scripts that write no spaces, a whole clause. The time of the library's
-trainers grows with the square of a word's length (300,000 letters without a space: 48 seconds of
-BPE, and a crash of Unigram), and WordPiece reads a word of more than a hundred characters as one
-unknown token. Most texts have no such word: a look at one place in every half of a limit finds
-where one can be, at no cost that shows.
+A word is what the tokenizer's pre-tokenizer produces: a run of letters, of spaces or, in scripts
+without spaces, a whole clause. The running time of the library's trainers is quadratic in the
+length of a word (300,000 letters without a space: 48 seconds for BPE, and a crash for Unigram), and
+WordPiece reads a word of more than a hundred characters as one unknown token. Most texts have no
+such word: checking one window for every half of the limit finds all possible positions at
+negligible cost.
 """
 
 import re
@@ -16,8 +15,8 @@ from typing import Any
 
 from langue.wording import counted
 
-LIMIT = 1000  # characters of a word in training
-WORDPIECE_LIMIT = 100  # of WordPiece's words, in use too: what BERT's published tokenizers have
+LIMIT = 1000  # maximum length of a word in training, in characters
+WORDPIECE_LIMIT = 100  # of WordPiece, also in inference: the limit of BERT's published tokenizers
 
 _SPACE = re.compile(r"\s")
 _RUN = re.compile(r"\s+|\S+")
@@ -25,17 +24,18 @@ _RUN = re.compile(r"\s+|\S+")
 
 @dataclass
 class LongWords:
-    """Counts the words of texts that are longer than a limit, and cuts there."""
+    """Counts the words of texts that are longer than a limit, and splits them there."""
 
     limit: int
-    normalizer: Any = None  # of the `tokenizers` library, or None
-    pre_tokenizer: Any = None  # likewise; None: a whole text is a word, and no trainer looks at it
-    words: int = 0  # that were longer
-    characters: int = 0  # in them
+    normalizer: Any = None  # a normalizer of the `tokenizers` library, or None
+    # a pre-tokenizer likewise; None: the whole text is one word, which no trainer reads
+    pre_tokenizer: Any = None
+    words: int = 0  # number of longer words
+    characters: int = 0  # number of characters in them
 
     def cut(self, texts: Iterable[str]) -> Iterator[str]:
-        """The texts, in parts where a word is longer than the limit: between its pieces nothing is
-        learned.
+        """Yield the texts, split where a word is longer than the limit; nothing is learnt across a
+        split.
         """
         for text in texts:
             begin = 0
@@ -45,7 +45,7 @@ class LongWords:
             yield text[begin:] if begin else text
 
     def count(self, texts: Iterable[str]) -> None:
-        """Only count, after the texts are normalised as they will be in use."""
+        """Count only, on texts normalised as in inference."""
         for text in texts:
             for begin, end in long_runs(text, self.limit):
                 run = text[begin:end]
@@ -53,7 +53,7 @@ class LongWords:
                 self._long(normal)
 
     def note(self, what: str) -> list[str]:
-        """What became of them, for the report; nothing where there were none."""
+        """Describe what was done to the long words, for the report; empty if there were none."""
         if not self.words:
             return []
         words = counted(self.words, "word")
@@ -62,13 +62,13 @@ class LongWords:
         ]
 
     def _places(self, text: str) -> Iterator[int]:
-        """Where the text is cut."""
+        """Yield the positions at which the text is split."""
         for begin, end in long_runs(text, self.limit):
             for first, last in self._long(text[begin:end]):
                 yield from range(begin + first + self.limit, begin + last, self.limit)
 
     def _long(self, run: str) -> list[tuple[int, int]]:
-        """Where words that are longer than the limit begin and end in a run; they are counted."""
+        """Return the spans of the words in a run that are longer than the limit, and count them."""
         if self.pre_tokenizer is None:
             return []
         words = [
@@ -82,11 +82,10 @@ class LongWords:
 
 
 def long_runs(text: str, limit: int) -> Iterator[tuple[int, int]]:
-    """(begin, end) of each run of more than `limit` characters that holds no white space, or
-    nothing else.
+    """Yield (begin, end) of each run of more than `limit` characters that contains either no white
+    space or only white space.
 
-    A run that is longer than `limit` covers one window of half of it, of those that stand side by
-    side, entirely.
+    Such a run completely covers at least one of the adjacent windows of half the limit.
     """
     half = max(1, limit // 2)
     begin = 0
@@ -99,14 +98,14 @@ def long_runs(text: str, limit: int) -> Iterator[tuple[int, int]]:
             continue
         first = begin - _reaches_back(text[max(0, begin - half) : begin], blank)
         run = _RUN.match(text, begin)
-        assert run is not None  # the window holds white space alone, or none
+        assert run is not None  # the window contains only white space, or none
         if run.end() - first > limit:
             yield first, run.end()
         begin = max(run.end(), end)
 
 
 def _reaches_back(before: str, blank: bool) -> int:
-    """How many characters at the end of what stands before a window are of the window's run."""
+    """Return how many characters before a window belong to the run of the window."""
     if blank:
         return len(before) - len(before.rstrip())
     spaces = list(_SPACE.finditer(before))

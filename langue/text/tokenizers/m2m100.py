@@ -1,8 +1,8 @@
-"""What arrives: M2M-100's sentencepiece.bpe.model and vocab.json. What leaves: what gives the ids
-that `transformers`' M2M100Tokenizer gives.
+"""Loads M2M-100's sentencepiece.bpe.model and vocab.json as a tokenizer with the same ids as
+`transformers`' M2M100Tokenizer.
 
-As Marian's, it cuts a text with sentencepiece and looks the pieces up in its vocabulary; behind
-that stand the codes of the languages (Fan et al. 2020, arXiv:2010.11125).
+Like that of Marian, it splits a text with sentencepiece and looks up the pieces in its vocabulary,
+which is followed by the language codes (Fan et al. 2020, arXiv:2010.11125).
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,9 @@ FILES = ("sentencepiece.bpe.model", "vocab.json")
 
 
 def load(folder: Path, options: Mapping[str, Any]) -> marian.Sides:
-    """Of a folder with these files. ModelError where its class uses them otherwise."""
+    """Load the tokenizer of a folder with these files; raise ModelError if its class uses them in
+    another way.
+    """
     pieces, names = (folder / name for name in FILES)
     check_class(class_of(folder, options), ("M2M100",), pieces)
     ids = read_json(names)
@@ -30,7 +32,7 @@ def load(folder: Path, options: Mapping[str, Any]) -> marian.Sides:
     codes = WMT21 if options.get("language_codes") == "wmt21" else M2M100
     found = declared.read(folder, options, "M2M100")
     special = tuple(name for name in found.special | found.defaults if name not in codes)
-    # whose texts begin with no code in angle brackets, and are cut as they are
+    # texts do not begin with a code in angle brackets, and are tokenized unchanged
     side = marian.Side(marian.make_side(read(pieces), ids, special).backend, prepare=str)
     reader = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     reader.decoder = side.backend.decoder

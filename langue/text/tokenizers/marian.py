@@ -1,11 +1,11 @@
-"""What arrives: Marian's two sentencepiece files (source.spm, target.spm) and one vocabulary or
-two. What leaves: what gives the ids that `transformers`' MarianTokenizer gives.
+"""Loads Marian's two sentencepiece files (source.spm, target.spm) and one or two vocabularies as
+tokenizers with the same ids as `transformers`' MarianTokenizer.
 
-Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) cuts a text with sentencepiece and then looks
-the pieces' names up in its vocabulary, whose ids are the model's. So a character that the
-sentencepiece file does not know, which becomes a piece of its own there, has an id after all where
-the vocabulary has it; and neither `<s>`, which sentencepiece takes from no text, nor a `>>code<<`
-elsewhere than at a text's beginning is a token.
+Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) splits a text with sentencepiece and then
+looks up the names of the pieces in its vocabulary, whose ids are those of the model. So a character
+that is unknown to the sentencepiece file, which makes it a separate piece, still gets an id if the
+vocabulary has it. `<s>` in a text is not a token, since sentencepiece never produces it, nor is a
+`>>code<<` except at the beginning of a text.
 """
 
 import re
@@ -33,16 +33,16 @@ from langue.text.tokenizers.sentencepiece import (
 )
 
 FILES = ("source.spm", "target.spm", "vocab.json")
-SPECIAL = ("</s>", "<unk>", "<pad>")  # of the class, where no file says more
-EDGE = "\ufffe"  # no character: stands where a run of unknown characters begins and ends
-# sentencepiece's: an unknown character costs this much more than the dearest piece
+SPECIAL = ("</s>", "<unk>", "<pad>")  # of the class, if no file declares more
+EDGE = "\ufffe"  # a noncharacter that marks both ends of a run of unknown characters
+# as in sentencepiece: the score of an unknown character is this much below that of the worst piece
 UNKNOWN_PENALTY = 10.0
 Prepare = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Side:
-    """What cuts the texts of one side, and what is done to a text before."""
+    """The tokenizer of one side, and the preprocessing of its texts."""
 
     backend: tokenizers.Tokenizer
     prepare: Prepare
@@ -50,8 +50,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Sides:
-    """A source's and a target's tokenizer, what reads the target's ids, and the languages that the
-    model is told.
+    """The tokenizers of source and target, the decoder of target ids, and the languages of the
+    model, if it has any.
     """
 
     source: Side
@@ -61,8 +61,8 @@ class Sides:
 
 
 def load(folder: Path, options: Mapping[str, Any]) -> Sides:
-    """From a folder with source.spm, target.spm and vocab.json; target_vocab.json, where the target
-    has its own.
+    """Load a folder with source.spm, target.spm and vocab.json, and target_vocab.json if the target
+    has its own vocabulary.
     """
     own = (folder / "target_vocab.json").is_file()
     files = [folder / "vocab.json", folder / ("target_vocab.json" if own else "vocab.json")]
@@ -80,8 +80,8 @@ def sides(
     *,
     where: str,
 ) -> Sides:
-    """Of the sentencepiece files and the vocabularies (name -> id) of source and target, whose ids
-    count.
+    """Return the tokenizers for the sentencepiece files and the vocabularies (name -> id) of source
+    and target, which define the ids.
     """
     for ids in vocabularies:
         check_vocabulary(ids, where)
@@ -89,8 +89,8 @@ def sides(
     source, target = (
         make_side(found, ids, special) for found, ids in zip(pieces, vocabularies, strict=True)
     )
-    # What is written is put together by the source's file, but where the target has a vocabulary of
-    # its own.
+    # Generated ids are decoded by the pieces of the source file, unless the target has its own
+    # vocabulary.
     writer = pieces[0] if vocabularies[0] == vocabularies[1] else pieces[1]
     control = [piece for piece, _, kind in writer.pieces if kind == CONTROL]
     reader = tokenizers.Tokenizer(models.WordLevel(vocabularies[1], unk_token="<unk>"))
@@ -101,8 +101,8 @@ def sides(
 
 
 def check_vocabulary(ids: Any, where: str) -> None:
-    """ModelError where it is not names with the numbers from 0 on, those that each needs among
-    them.
+    """Raise ModelError unless the vocabulary maps names to ids without gaps from 0 and has the
+    required names.
     """
     if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
         raise ModelError("the vocabulary does not number its names from 0", where=where)
@@ -111,8 +111,8 @@ def check_vocabulary(ids: Any, where: str) -> None:
 
 
 def _run(name: str) -> str:
-    """What the backend calls a name that a whole run of unknown characters may be, or that stands
-    for a language.
+    """Return the backend's name of an entry that may be a whole run of unknown characters, or that
+    is a language code.
     """
     return f"{EDGE}{name}{EDGE}"
 
@@ -122,13 +122,15 @@ def _is_code(name: str) -> bool:
 
 
 def make_side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[str]) -> Side:
-    """What cuts texts by a sentencepiece file and numbers the pieces by a vocabulary."""
+    """Return a tokenizer that splits by a sentencepiece file and takes the ids from a
+    vocabulary.
+    """
     scores = {piece: score for piece, score, kind in found.pieces if kind in (NORMAL, USER)}
     known = {character for piece in scores for character in piece}
     own = [name for name in special if name in ids]
     codes = [name for name in ids if _is_code(name)]
-    # Names of characters that the file does not know, which makes one piece of a run of such
-    # characters.
+    # Names that consist of characters unknown to the file; sentencepiece makes a run of such
+    # characters one piece.
     beyond = {name for name in ids if name and name not in own and not known.intersection(name)}
     dear = min(scores.values(), default=0.0) - UNKNOWN_PENALTY
     listed: list[tuple[str, float]] = []
@@ -140,14 +142,14 @@ def make_side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[st
         elif name in beyond or name in codes:
             listed.append((_run(name), dear))
         else:
-            listed.append((f"\uffff{EDGE}{index}", 0.0))  # a string that no text holds
+            listed.append((f"\uffff{EDGE}{index}", 0.0))  # a string that occurs in no text
     steps = (
         [normalizers.Replace(EDGE, "\uffff"), normalizers.Replace(Regex(_edges(known)), EDGE)]
         if beyond
         else []
     )
     side = build(found, listed, unknown="<unk>", last_steps=steps)
-    if found.model == BPE and beyond:  # which has no merges for them, and is to take a run whole
+    if found.model == BPE and beyond:  # BPE has no merges for these, and must take a run as a whole
         side.pre_tokenizer = pre_tokenizers.Split(Regex(f"{EDGE}[^{EDGE}]*{EDGE}"), "isolated")
         side.model.ignore_merges = True
     side.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in own])
@@ -159,14 +161,16 @@ def make_side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[st
 
 
 def _edges(known: set[str]) -> str:
-    """A pattern of the places where a run of unknown characters begins or ends."""
+    """Return a pattern that matches the positions where a run of unknown characters
+    begins or ends.
+    """
     unknown = "[^" + "".join(f"\\x{{{ord(character):X}}}" for character in sorted(known)) + "]"
     return f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})"
 
 
 def _code_at_the_beginning(codes: set[str], special: Iterable[str]) -> Prepare:
-    """Write the `>>code<<` that a text, or what follows a special token in it, begins with as the
-    backend calls it.
+    """Return a function that replaces the `>>code<<` at the beginning of a text, or after a special
+    token in it, by its name in the backend.
     """
     begins = "|".join([r"\A", *(re.escape(name) for name in special)])
     pattern = re.compile(rf"({begins})(>>.*?<<)", re.DOTALL)
@@ -182,7 +186,7 @@ def _code_at_the_beginning(codes: set[str], special: Iterable[str]) -> Prepare:
 
 
 def _languages(ids: Mapping[str, int]) -> Languages | None:
-    """The languages that the model writes, where it is told one."""
+    """Return the target languages of the model, or None if it has no language codes."""
     codes = tuple(name for name in ids if _is_code(name))
     if not codes:
         return None

@@ -1,10 +1,9 @@
-"""What arrives: a sentencepiece model file (spiece.model, tokenizer.model, source.spm), a protocol
-buffer that may be hostile. What leaves: a tokenizer of the `tokenizers` library that cuts texts the
-same way.
+"""Converts a sentencepiece model file (spiece.model, tokenizer.model, source.spm) to an equivalent
+tokenizer of the `tokenizers` library.
 
-Unigram (Kudo 2018, arXiv:1804.10959) and BPE (Sennrich et al. 2016, arXiv:1508.07909). The file is
-read here, field by field, so that neither sentencepiece nor protobuf is needed; lengths are checked
-before they are followed.
+Supports Unigram (Kudo 2018, arXiv:1804.10959) and BPE (Sennrich et al. 2016, arXiv:1508.07909). The
+file is an untrusted protocol buffer. It is parsed here field by field, so that neither
+sentencepiece nor protobuf is needed; lengths are checked before they are used.
 """
 
 import struct
@@ -21,31 +20,32 @@ from langue.text.tokenizers.classes import check_class
 from langue.text.tokenizers.languages import RULES
 
 SPACE = "▁"
+# types of pieces
 NORMAL = 1
 CONTROL = 3
 USER = 4
-BYTE = 6  # kinds of piece
+BYTE = 6
 UNIGRAM = 1
 BPE = 2
-LONGEST = 512  # characters of a piece; sentencepiece's own limit is 16 unless told otherwise
-MOST_MERGES = 2**22  # a quarter of a million tokens have some half a million
+LONGEST = 512  # maximum length of a piece in characters; the default limit of sentencepiece is 16
+MOST_MERGES = 2**22  # a vocabulary of 250,000 tokens has about 500,000
 
 
 @dataclass
 class SentencePiece:
-    """What a model file says."""
+    """The contents of a model file."""
 
-    pieces: list[tuple[str, float, int]] = field(default_factory=list)  # piece, score, kind
+    pieces: list[tuple[str, float, int]] = field(default_factory=list)  # (piece, score, type)
     model: int = UNIGRAM
     byte_fallback: bool = False
     unknown: int = 0
     charsmap: bytes = b""
-    prefix: bool = True  # a space before the text
-    tidy: bool = True  # outer spaces go, inner ones become one
+    prefix: bool = True  # add_dummy_prefix: a space is added before the text
+    tidy: bool = True  # remove_extra_whitespaces: outer spaces are stripped, inner ones merged
 
 
 def read(path: Path) -> SentencePiece:
-    """Parse the file. ModelError where it is no sentencepiece model."""
+    """Parse the file; raise ModelError if it is not a sentencepiece model."""
     found = SentencePiece()
     try:
         for number, value in _fields(path.read_bytes()):
@@ -82,7 +82,7 @@ def read(path: Path) -> SentencePiece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of a message: an int, or bytes."""
+    """Yield (number, value) of the fields of a message; values are int or bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -117,9 +117,11 @@ def _score(raw: bytes | None) -> float:
 
 
 def merges_of(scores: Mapping[str, float], where: str = "") -> list[tuple[str, str]]:
-    """BPE's merges, which a sentencepiece file implies: any two pieces that make a third, the
-    likelier first. ModelError where the pieces have more cuts, each of which may be a merge, than
-    any vocabulary.
+    """Return BPE's merges, which a sentencepiece file implies: any two pieces that form a third,
+    ordered by its score.
+
+    Raises ModelError if the pieces have more possible splits, each of which may be a merge, than
+    any vocabulary in use.
     """
     if max(map(len, scores), default=0) > LONGEST:
         raise ModelError(
@@ -142,10 +144,11 @@ def build(
     once: bool = False,
     last_steps: Sequence[Any] = (),
 ) -> tokenizers.Tokenizer:
-    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with
-    their scores; unknown: the piece for what is unknown, where it is not the file's; once: a space
-    is put before the text alone, not also after a special token in it; last_steps: of
-    normalisation, where spaces are marks already.
+    """Return the tokenizer, without special tokens around a text.
+
+    vocabulary: the pieces in another order, with their scores. unknown: the unknown piece, if it is
+    not that of the file. once: a space is added only before the text, and not also after a special
+    token in it. last_steps: the last steps of normalisation, after spaces were replaced by marks.
     """
     pieces = (
         [(piece, score) for piece, score, _ in found.pieces]
@@ -170,13 +173,13 @@ def build(
             )
         )
     steps: list[Any] = [normalizers.Precompiled(found.charsmap)] if found.charsmap else []
-    if found.tidy:  # spaces alone, not lines' ends and tabs
+    if found.tidy:  # spaces only, not line breaks and tabs
         steps += [
             normalizers.Replace(Regex(" {2,}"), " "),
             normalizers.Replace(Regex(r"\A +| +\z"), ""),
         ]
     steps += [normalizers.Replace(" ", SPACE), *last_steps]
-    # No piece of unigrams reaches over a space, so words may be cut one at a time.
+    # No unigram piece contains an inner space, so words can be tokenized one at a time.
     if found.prefix and once:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(
             SPACE, "first", split=found.model == UNIGRAM
@@ -198,8 +201,8 @@ def build(
     ]
     backend.add_special_tokens([token for token in special if token.content in known])
     users = [piece for piece, _, kind in found.pieces if kind == USER and piece in known]
-    # Those of spaces, as Gemma has them, are looked for where spaces have become marks; no mark may
-    # come before them.
+    # Those with spaces, as in Gemma, are matched after spaces were replaced by marks; so no mark
+    # may be added before the text.
     if found.prefix and any(SPACE in piece for piece in users):
         raise ModelError(
             "pieces of the user's own that hold spaces, with a space put before the text, are not"
@@ -210,11 +213,11 @@ def build(
 
 
 def load(path: Path, options: Mapping[str, Any], kind: str = "") -> tokenizers.Tokenizer:
-    """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and
+    """Load T5's spiece.model or Llama's tokenizer.model, with the special tokens around a text and
     T5's sentinels.
 
-    options: what tokenizer_config.json says, its special tokens among it. kind: the class that the
-    folder names.
+    options: the content of tokenizer_config.json, including its special tokens. kind: the class
+    that the folder names.
     """
     t5 = path.name == "spiece.model"
     check_class(kind, ("T5", "MT5") if t5 else ("Llama", "Gemma"), path)
@@ -241,10 +244,12 @@ def load(path: Path, options: Mapping[str, Any], kind: str = "") -> tokenizers.T
 
 
 def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
-    """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the
-    file's pieces, the names of languages where the class has some, and <mask>.
+    """Load the sentencepiece.bpe.model of XLM-R or mBART.
+
+    Ids are those of fairseq: its four special tokens, the pieces of the file, the language codes if
+    the class has any, and <mask>.
     """
-    # CamemBERT's has other ids, and NLLB's is merged by pairs
+    # CamemBERT has different ids, and NLLB is a BPE model
     check_class(kind, ("XLMRoberta", "MBart", "MBart50"), path)
     found = read(path)
     own = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -256,7 +261,7 @@ def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
     )
     backend.add_special_tokens([AddedToken(name, special=True) for name in [*own, *codes]])
     backend.add_special_tokens([AddedToken("<mask>", special=True, lstrip=True)])
-    # with languages, another takes its place
+    # replaced for each language if there are any
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
@@ -266,8 +271,10 @@ def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
 
 
 def load_deberta(path: Path, options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
-    """DeBERTa v2's and v3's spm.model, with the mask's token behind its pieces. A text is cut as
-    sentencepiece cuts it, as in training; `transformers` 5 normalises in a way of its own.
+    """Load the spm.model of DeBERTa v2 or v3, with the mask token after its pieces.
+
+    A text is tokenized as by sentencepiece, as in training; `transformers` 5 normalises it
+    differently.
     """
     check_class(kind, ("DebertaV2",), path)
     if options.get("split_by_punct"):
@@ -294,7 +301,7 @@ def load_deberta(path: Path, options: Mapping[str, Any], kind: str) -> tokenizer
 
 
 def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> None:
-    """Put special tokens around each text."""
+    """Add special tokens around each text."""
     special = [(name, backend.token_to_id(name)) for name in {*first, *last}]
     if special:
         single = [*first, "$A", *last]
@@ -304,8 +311,8 @@ def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> N
 
 
 def frame_as_bert(backend: tokenizers.Tokenizer, first: str, last: str) -> None:
-    """Put `first` before a text, and `last` behind it and behind a second one (Devlin et al.
-    2018).
+    """Add `first` before a text, and `last` after it and after a second one (Devlin et
+    al. 2018).
     """
     backend.post_processor = processors.TemplateProcessing(
         single=f"{first}:0 $A:0 {last}:0",

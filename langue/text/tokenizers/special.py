@@ -1,6 +1,4 @@
-"""What arrives: a tokenizer. What leaves: the ids of the tokens that begin, end, separate, mask and
-pad, and of the one that stands for what it does not know.
-"""
+"""The ids of a tokenizer's special tokens: begin, end, separator, mask, padding and unknown."""
 
 from dataclasses import dataclass
 
@@ -10,8 +8,8 @@ from langue.errors import ModelError
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-# Which of the tokens that a tokenizer's files declare special has a role, where no file and no
-# class says it.
+# The usual names of each role among the tokens that a tokenizer's files declare special, for roles
+# that neither a file nor the class defines.
 USUAL = {
     "bos": ("<|endoftext|>", "<s>", "<bos>", "<|begin_of_text|>"),
     "eos": ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"),
@@ -25,7 +23,7 @@ USUAL = {
 
 @dataclass(frozen=True)
 class Special:
-    """Ids; None where the vocabulary has no such token."""
+    """The ids of the special tokens; None if the vocabulary has no such token."""
 
     bos: int | None
     eos: int | None
@@ -37,7 +35,7 @@ class Special:
     sentinels: tuple[int, ...]  # T5's <extra_id_0>, <extra_id_1> ...
 
     def need(self, *names: str) -> int:
-        """The first of these that there is."""
+        """Return the first of these that exists; raise ModelError if none does."""
         for name in names:
             found: int | None = getattr(self, name)
             if found is not None:
@@ -49,10 +47,10 @@ class Special:
 
 
 def special_ids(tokenizer: Tokenizer) -> Special:
-    """The tokens of each role, as the tokenizer's files name them or its class has them.
+    """Return the tokens of each role, as defined by the tokenizer's files or its class.
 
-    Where neither says anything of a role, it is that of a token with a usual name which the files
-    declare special; a word of an ordinary vocabulary has none, whatever it is called.
+    If neither defines a role, it is that of a token with a usual name which the files declare
+    special; an ordinary token of the vocabulary never gets a role, whatever its name.
     """
     backend = tokenizer.backend
     special = {
@@ -63,14 +61,14 @@ def special_ids(tokenizer: Tokenizer) -> Special:
     ids: dict[str, int | None] = {}
     for role in ROLES:
         name = tokenizer.roles.get(role)
-        if name is None and role in tokenizer.roles:  # a file says that there is none
+        if name is None and role in tokenizer.roles:  # a file declares that there is none
             ids[role] = None
             continue
         found = None if name is None else backend.token_to_id(name)
         usual = next((special[word] for word in USUAL[role] if word in special), None)
         ids[role] = usual if found is None else int(found)
-    if not isinstance(backend.model, models.Unigram):  # whose model keeps its own to itself
-        unknown = backend.model.unk_token  # none of BPE of bytes, which know every text
+    if not isinstance(backend.model, models.Unigram):  # Unigram models do not expose theirs
+        unknown = backend.model.unk_token  # None for byte-level BPE, which has no unknown text
         ids["unk"] = None if unknown is None else backend.token_to_id(unknown)
     if ids["unk"] in (ids["bos"], ids["eos"]):
         ids["unk"] = None

@@ -1,5 +1,5 @@
-"""What arrives: chat templates of others, with conversations. What leaves: their texts, from a
-process of its own (langue/child.py), so that none takes more time or memory than it is given.
+"""Renders third-party chat templates in a separate process (langue/child.py), so that none uses
+more time or memory than allowed.
 """
 
 import json
@@ -11,17 +11,17 @@ from langue.child import Child, Gone, NotStarted
 from langue.errors import DataError, LangueError, ModelError
 from langue.text.tokenizers.chat import Messages, render
 
-SECONDS = 2.0  # in which a conversation is rendered, or refused
-MEMORY = 512 << 20  # bytes
+SECONDS = 2.0  # time limit for rendering a conversation
+MEMORY = 512 << 20  # memory limit in bytes
 _ERRORS: dict[str, type[LangueError]] = {"data": DataError, "model": ModelError}
 
 
 class TooSlow(ModelError):
-    """A template that computes without end."""
+    """Raised for a template that exceeds the time limit."""
 
 
 class Templates:
-    """Renders conversations as `render` does, within bounds. Threads may share it."""
+    """Renders conversations like `render`, with limits; thread-safe."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
@@ -31,7 +31,9 @@ class Templates:
     def render(
         self, template: str | None, messages: Messages, *, where: str = "", **how: Any
     ) -> str:
-        """As `render`; TooSlow where that takes longer, ModelError where too much memory."""
+        """Do the same as `render`; raise TooSlow if it takes too long, ModelError if it needs too
+        much memory.
+        """
         asked = json.dumps([template, list(messages), {"where": where, **how}]).encode()
         try:
             with self._lock:
@@ -57,8 +59,9 @@ class Templates:
 
 
 def begin(message: bytes) -> Callable[[bytes], bytes]:
-    """What answers conversations with their texts, or with what is wrong."""
-    render("{{ messages[0].content }}", [{"role": "user", "content": ""}], tokens={})  # imports
+    """Return the function that answers a request with the rendered text or the error."""
+    # loads the lazy imports
+    render("{{ messages[0].content }}", [{"role": "user", "content": ""}], tokens={})
 
     def answer(asked: bytes) -> bytes:
         template, messages, how = json.loads(asked)

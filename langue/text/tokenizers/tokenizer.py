@@ -1,11 +1,10 @@
-"""What arrives: text. What leaves: token ids of a published or trained vocabulary, through the
-`tokenizers` library.
+"""Encodes text as token ids of a published or trained vocabulary, with the `tokenizers` library.
 
-A folder's `tokenizer.json` is taken as it is, but for tokens that the files beside it add
-(declared.py), flags that count against it (flags.py) and a translation model's languages
-(languages.py); where there is an older form only, the tokenizer is built from it (vocabulary.py,
-sentencepiece.py) and from `tokenizer_config.json`. The files may be hostile: one of a size that no
-vocabulary has is not read.
+The `tokenizer.json` of a folder is used unchanged, except for tokens that other files declare
+(declared.py), flags that take precedence over it (flags.py) and the languages of a translation
+model (languages.py). If there are only older formats, the tokenizer is built from them
+(vocabulary.py, sentencepiece.py) and from `tokenizer_config.json`. The files are untrusted: a file
+larger than any vocabulary is not read.
 """
 
 import copy
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from langue.text.tokenizers.marian import Sides
     from langue.text.tokenizers.template_worker import Templates
 
-# What others read beside tokenizer.json; copied unchanged so that a saved model means the same to
-# them.
+# Files beside tokenizer.json that other libraries read; they are copied unchanged, so that a saved
+# model has the same meaning for them.
 SIDE_FILES: tuple[str, ...] = (
     *(
         "tokenizer_config.json",
@@ -44,13 +43,14 @@ SIDE_FILES: tuple[str, ...] = (
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model"),
     *("source.spm", "target.spm"),
 )
-HALF = "\ufffd"  # what bytes that are no whole character decode to
-MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some 35 million
+HALF = "\ufffd"  # the decoded form of bytes that are not a complete character
+# maximum size of a file; a vocabulary of 250,000 tokens takes about 35 million
+MOST_BYTES = 200_000_000
 
 
 class Tokenizer:
-    """Encode and decode. `encode` adds the special tokens that the model was trained with; nothing
-    is padded.
+    """Encodes and decodes texts; `encode_batch` adds the special tokens that the model was trained
+    with by default, and never pads.
     """
 
     def __init__(
@@ -66,13 +66,15 @@ class Tokenizer:
         notes: Sequence[str] = (),
         declarations: declared.Declared | None = None,
     ) -> None:
-        """target: what cuts texts for the decoder, where that is not the same; reader: what
-        decodes; options: what its tokenizer_config.json says; languages: those of a translation
-        model; prepare: what is done to a text before the backend cuts it; notes: what its files
-        contradict each other in; declarations: what they declare, where that is read already.
+        """target: the tokenizer of the decoder's texts, if it is another one. reader: the backend
+        that decodes. options: the content of tokenizer_config.json. languages: those of a
+        translation model. prepare: preprocessing of a text before the backend. notes:
+        contradictions between the files. declarations: the declared tokens, if they were read
+        already.
         """
         backend.no_padding()
-        backend.no_truncation()  # cut and counted in data/encode.py, never silently here
+        # texts are truncated and counted in data/encode.py, never silently here
+        backend.no_truncation()
         self.backend = backend
         self.reader = reader or backend
         self.folder = folder
@@ -85,27 +87,31 @@ class Tokenizer:
         self._names = found.names
         self.target = target or self
         self._prepare = prepare
-        self._chat_template: str | None = None  # in the place of the files'
-        # Texts of several languages share one backend, whose frame is set before each batch.
+        self._chat_template: str | None = None  # replaces that of the files
+        # Texts of several languages share one backend, whose post-processor is set before each
+        # batch.
         self._frame: Any = None
-        # Special tokens that `tokenizers` 0.23 does not skip in decoding: it looks for them in
-        # normalised text.
+        # Special tokens that decoding in `tokenizers` 0.23 does not skip, because they are matched
+        # in normalised text.
         added = self.reader.get_added_tokens_decoder().items()
         self._not_skipped = {index for index, token in added if token.special and token.normalized}
         self.languages = languages
         self.source_language: str | None = None
         self.target_language: str | None = None
-        # the token that a decoder starts with, where its language says it
+        # the start token of the decoder, if the language determines it
         self.decoder_start: int | None = None
-        # the token that a decoder writes first, where its language says it
+        # the first token that the decoder generates, if the language determines it
         self.first_token: int | None = None
-        self._chosen_languages: dict[str, str] = {}  # languages that are not those of the files
+        # languages chosen in place of those of the files
+        self._chosen_languages: dict[str, str] = {}
         if languages is not None:
             self._set_languages(self.options.get("src_lang"), self.options.get("tgt_lang"))
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """From a model folder. ModelError where there is no tokenizer or it cannot be read."""
+        """Load the tokenizer of a model folder; raise ModelError if there is none or it cannot be
+        read.
+        """
         _check_sizes(folder)
         options = read_object(folder / "tokenizer_config.json")
         refuse_code(options, folder / "tokenizer_config.json")
@@ -135,7 +141,9 @@ class Tokenizer:
 
     @classmethod
     def of_two_sides(cls, sides: "Sides", folder: Path, options: dict[str, Any]) -> Self:
-        """Marian's, whose sources and targets are cut by two files, or are read by another."""
+        """Return a tokenizer like Marian's, with separate backends for sources, targets or
+        decoding.
+        """
         target = Tokenizer(sides.target.backend, reader=sides.reader, prepare=sides.target.prepare)
         return cls(
             sides.source.backend,
@@ -151,8 +159,8 @@ class Tokenizer:
     def _of(
         cls, backend: tokenizers.Tokenizer, folder: Path, options: dict[str, Any], *, whole: bool
     ) -> "Tokenizer":
-        """What was read from a folder's tokenizer.json (whole) or built from older files, with all
-        that the files beside it say.
+        """Return the tokenizer for a backend read from tokenizer.json (whole) or built from older
+        files, with everything that the other files of the folder declare.
         """
         kind = _class_as_read(backend, folder, options)
         languages = languages_of(backend, kind)
@@ -173,12 +181,12 @@ class Tokenizer:
 
     @property
     def padding(self) -> int | None:
-        """The token that is named for padding, which nothing here does."""
+        """The id of the padding token, if one is named; langue itself never pads with it."""
         return self._named("pad")
 
     @property
     def end(self) -> int | None:
-        """The token that is named for the end of a text."""
+        """The id of the end-of-text token, if one is named."""
         return self._named("eos")
 
     def _named(self, role: str) -> int | None:
@@ -188,7 +196,7 @@ class Tokenizer:
 
     @property
     def has_two_vocabularies(self) -> bool:
-        """Whether texts for the decoder are cut by another vocabulary."""
+        """Whether the texts of the decoder use another vocabulary."""
         return self.target.backend is not self.backend
 
     def encode_batch(
@@ -199,8 +207,10 @@ class Tokenizer:
         offsets: bool = False,
         special: bool = True,
     ) -> list[tokenizers.Encoding]:
-        """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and
-        sequence_ids. special: with the tokens that the model reads around a text.
+        """Encode whole texts (or pairs) on all cores.
+
+        The encodings have ids, type_ids and sequence_ids. special: whether to add the special
+        tokens around a text.
         """
         if self._prepare is not None:
             texts = [self._prepare(text) for text in texts]
@@ -215,8 +225,8 @@ class Tokenizer:
         except Exception as error:
             if type(error) is not Exception:
                 raise
-            # The library raises it bare where a character is unknown and there is no token for
-            # that.
+            # The library raises a bare Exception for an unknown character if there is no unknown
+            # token.
             raise ModelError(
                 f"the tokenizer cannot read a text: {error}",
                 where="" if self.folder is None else str(self.folder),
@@ -224,9 +234,10 @@ class Tokenizer:
             ) from error
 
     def for_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
-        """The same tokenizer, for sources and targets of these languages; None: as its files say.
+        """Return the same tokenizer for sources and targets in these languages; None: as in its
+        files.
 
-        ModelError where the tokenizer names no languages, or does not have these.
+        Raises ModelError if the tokenizer has no languages, or not these.
         """
         if source is None and target is None:
             return self
@@ -243,7 +254,7 @@ class Tokenizer:
         return changed
 
     def _set_languages(self, source: str | None, target: str | None) -> None:
-        """Put the codes of these languages where the model has them."""
+        """Put the codes of these languages where the model expects them."""
         languages = self.languages
         where = str(self.folder or "")
         assert languages is not None
@@ -264,7 +275,7 @@ class Tokenizer:
             self._frame = languages.processor(rule.source if target else bare, target or "")
             return
         self._frame = languages.processor(rule.source if source else bare, source or "")
-        # as the reference, which takes the source's where there is none
+        # as in the reference, which uses the source language if there is no target language
         language = target or source
         self.target = copy.copy(self)
         self.target._frame = languages.processor(rule.target if language else bare, language or "")
@@ -274,12 +285,12 @@ class Tokenizer:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether `chat` can write a conversation."""
+        """Whether `chat` can render a conversation."""
         return self.chat_template is not None
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja template of its model's conversations; None where it has none."""
+        """The Jinja template of the model's conversations; None if it has none."""
         from langue.text.tokenizers.chat import template_of
 
         if self._chat_template is not None:
@@ -287,7 +298,7 @@ class Tokenizer:
         return template_of(self.folder, self.options)
 
     def with_chat_template(self, template: str) -> "Tokenizer":
-        """The same tokenizer with this template in the place of its files'."""
+        """Return the same tokenizer with this template in place of that of its files."""
         changed = copy.copy(self)
         changed.target = changed if self.target is self else self.target
         changed._chat_template = template
@@ -303,9 +314,11 @@ class Tokenizer:
         variables: Mapping[str, Any] | None = None,
         templates: "Templates | None" = None,
     ) -> str:
-        """The text of a conversation (`[{"role", "content"}]`) by the model's own template;
-        ModelError without one. tools, marks, variables: as in `render`; templates: what renders it
-        within bounds.
+        """Return the text of a conversation (`[{"role", "content"}]`) rendered by the model's chat
+        template.
+
+        Raises ModelError if there is none. tools, marks, variables: as in `render`. templates: the
+        worker that renders it with limits.
         """
         from langue.text.tokenizers.chat import render
 
@@ -322,8 +335,8 @@ class Tokenizer:
         )
 
     def end_of_turn(self) -> int | None:
-        """The token that the model's chat template writes right after an answer; None where it
-        writes none.
+        """Return the token that the model's chat template writes directly after an answer; None if
+        it writes none.
         """
         from langue.text.tokenizers.chat import end_of_turn
 
@@ -333,26 +346,27 @@ class Tokenizer:
         return token
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """The text of token ids, by default without special tokens."""
+        """Return the text of token ids, by default without special tokens."""
         kept = list(ids)
         if skip_special and self._not_skipped:
             kept = [index for index in kept if index not in self._not_skipped]
         return str(self.reader.decode(kept, skip_special_tokens=skip_special))
 
     def continuation(self, given: Sequence[int], new: Sequence[int]) -> tuple[str, str]:
-        """The text of the given tokens, and that of the new ones as it goes on from there.
+        """Return the text of the given tokens, and that of the new tokens as its continuation.
 
-        Decoders look beyond a token: most strip the space at a text's front, so the new tokens are
-        decoded behind the given ones. The two texts joined are the text of all tokens, but that a
-        character which the last tokens begin is one mark. A character whose bytes stand on both
-        sides is in the second text.
+        Decoders look beyond single tokens: most strip the space at the start of a text, so the new
+        tokens are decoded after the given ones. The two texts joined are the text of all tokens,
+        except that an incomplete character at the end is a single replacement character. A
+        character whose bytes are in both parts belongs to the second text.
         """
         before = self.decode(given)
         whole = self.decode([*given, *new])
         if whole.startswith(before):
             return before, whole[len(before) :]
         if whole.endswith(HALF) and not before.endswith(HALF):
-            # A run of bytes that ends within a character loses the characters before it, too.
+            # A run of byte tokens that ends within a character also loses the complete characters
+            # before it.
             for most in range(len(new) - 1, max(-1, len(new) - 4), -1):
                 shorter = self.decode([*given, *new[:most]])
                 if shorter.startswith(before):
@@ -361,9 +375,10 @@ class Tokenizer:
         return common, whole[len(common) :]
 
     def shown(self, index: int) -> str:
-        """A token for people who look at texts token by token: the characters that it stands for,
-        and a blank behind them; its name where these are none of their own. Where every token is a
-        single character they stand as they are, so that a text reads as one.
+        """Return a token for people who look at texts token by token: its characters followed by a
+        space, or its name if it has no characters of its own.
+
+        If every token is a single character, no space is added, so that a text remains readable.
         """
         text = self.decode([index], skip_special=False).replace("\n", "⏎")
         if not self.is_by_character:
@@ -374,7 +389,7 @@ class Tokenizer:
 
     @cached_property
     def is_by_character(self) -> bool:
-        """Whether every token but the special ones is one character, or one byte."""
+        """Whether every token except the special ones is a single character or byte."""
         special = self.reader.get_added_tokens_decoder()
         names = self.reader.get_vocab(with_added_tokens=True)
         return all(len(name) == 1 for name, index in names.items() if index not in special)
@@ -383,8 +398,9 @@ class Tokenizer:
         return str(self.reader.id_to_token(index))
 
     def save(self, folder: Path) -> None:
-        """tokenizer.json, and the side files that came with it."""
-        # one file cannot say how two sides are cut, nor what reads otherwise; theirs are copied
+        """Save tokenizer.json, and the other files that the tokenizer was loaded with."""
+        # a single file cannot represent separate backends for two sides or for decoding; their
+        # files are copied
         if self.reader is self.backend:
             if self._frame is not None:
                 self.backend.post_processor = self._frame
@@ -405,8 +421,10 @@ class Tokenizer:
 
 
 def _from_json(file: Path) -> tokenizers.Tokenizer:
-    """ModelError where it is whole, and not what the library knows."""
-    text = file.read_text("utf-8-sig")  # Windows puts a mark first
+    """Parse a tokenizer.json; raise ModelError if it is complete but not supported by
+    the library.
+    """
+    text = file.read_text("utf-8-sig")  # may begin with a byte order mark, as written by Windows
     try:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
@@ -431,9 +449,11 @@ def _has_model(text: str) -> bool:
 def _class_as_read(
     backend: tokenizers.Tokenizer, folder: Path | None, options: dict[str, Any]
 ) -> str:
-    """The class that a tokenizer is of. Llama 3 and others call theirs a Llama's, which has
-    sentencepiece's pieces and special tokens, and is one of bytes: `transformers` 5 takes it for
-    the generic class, and so is done here.
+    """Return the class of a tokenizer.
+
+    Llama 3 and others name the class of Llama, which has the pieces and special tokens of
+    sentencepiece, for a byte-level tokenizer; like `transformers` 5, this uses the generic class
+    instead.
     """
     kind = class_of(folder, options)
     of_bytes = isinstance(backend.decoder, decoders.ByteLevel)
@@ -441,7 +461,9 @@ def _class_as_read(
 
 
 def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer | None:
-    """Built from the first of the older forms that is there."""
+    """Build the tokenizer from the first of the older formats that exists; None if
+    there is none.
+    """
     kind = class_of(folder, options)
     roles = declared.read(folder, options, kind).roles
     options = options | {

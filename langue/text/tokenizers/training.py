@@ -1,16 +1,15 @@
-"""What arrives: texts and the section `tokenizer.*`. What leaves: a tokenizer's folder, for us and
-for `transformers`.
+"""Trains a tokenizer on texts by the settings `tokenizer.*`, and saves it in a folder that
+`transformers` also reads.
 
 bpe: byte-level byte-pair encoding (Sennrich et al. 2016; bytes: Radford et al. 2019). wordpiece:
 BERT's (Schuster and Nakajima 2012). unigram: Kudo 2018. characters, bytes: one token each. All but
-wordpiece give back the text that they were given, characters and unigram as far as they know its
-characters. Training again gives the same bytes, but for unigram, whose sums the library adds up in
-an order that varies.
+wordpiece are reversible, characters and unigram as far as they know the characters of the text.
+Training is deterministic, except for unigram, where the library's order of summation varies.
 
-The library's limits are kept where they lose nothing, and ended where they do (long_words.py):
-words are cut for training at 1,000 characters, and where the text has words of more than 100,
-WordPiece cuts them in use too instead of calling them unknown. A piece of unigram has at most 16
-characters, as in SentencePiece.
+The library's limits are kept where they lose nothing, and removed where they do (long_words.py):
+words are split for training at 1,000 characters; if the text has words of more than 100 characters,
+WordPiece may also split them in inference instead of treating them as unknown. A piece of unigram
+has at most 16 characters, as in SentencePiece.
 """
 
 import json
@@ -32,7 +31,7 @@ from langue.text.tokenizers.long_words import LIMIT, WORDPIECE_LIMIT, LongWords
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import ALPHABET
 
-NAMES: dict[str, dict[str, str]] = {  # the special tokens of each kind, in the order of their ids
+NAMES: dict[str, dict[str, str]] = {  # the special tokens of each type, in the order of their ids
     "bpe": {"bos": END, "eos": END},
     "bytes": {"bos": END, "eos": END},
     "characters": {"unk": "<unk>", "bos": END, "eos": END},
@@ -40,20 +39,21 @@ NAMES: dict[str, dict[str, str]] = {  # the special tokens of each kind, in the 
     "wordpiece": {role: BERT[role] for role in ("pad", "unk", "cls", "sep", "mask")},
 }
 SPACE = "\u2581"
-# stands between words of Khmer, Burmese and Thai; BERT's normaliser takes it away
+# separates words of Khmer, Burmese and Thai; BERT's normaliser removes it
 ZERO_WIDTH_SPACE = "\u200b"
-UNIGRAM_PIECE = 16  # most characters of a piece, as in SentencePiece
-LONG_SHARE = 0.001  # of the text in long words, from which WordPiece's cut is worth its time in use
-WAIT = 0.1  # seconds after which a main thread that waits looks for Ctrl-C
+UNIGRAM_PIECE = 16  # maximum number of characters of a piece, as in SentencePiece
+# minimum share of the text in long words for which WordPiece also splits in inference
+LONG_SHARE = 0.001
+WAIT = 0.1  # interval in seconds at which the waiting main thread checks for Ctrl-C
 
 
 def train(
     texts: Iterable[str], chosen: TokenizerSettings, folder: Path, notes: list[str] | None = None
 ) -> Tokenizer:
-    """Train, write tokenizer.json and tokenizer_config.json into `folder`, and load them from
-    there.
+    """Train a tokenizer, write tokenizer.json and tokenizer_config.json to `folder`, and load them
+    from there.
 
-    notes: gets what was cut.
+    notes: receives notes on what was split.
     """
     check(chosen)
     notes = [] if notes is None else notes
@@ -71,7 +71,7 @@ def special_tokens(chosen: TokenizerSettings) -> list[str]:
 
 
 def config(chosen: TokenizerSettings) -> dict[str, Any]:
-    """tokenizer_config.json, as `transformers` reads it."""
+    """Return the content of tokenizer_config.json, as `transformers` reads it."""
     named = {f"{name}_token": token for name, token in NAMES[chosen.kind].items() if name}
     others = [token for token in special_tokens(chosen) if token not in named.values()]
     return {
@@ -83,12 +83,12 @@ def config(chosen: TokenizerSettings) -> dict[str, Any]:
 
 
 def _fewest(chosen: TokenizerSettings) -> int:
-    """Tokens that there are whatever the text is."""
+    """Return the number of tokens that every text needs."""
     return len(special_tokens(chosen)) + (256 if chosen.kind == "bpe" else 0)
 
 
 def check(chosen: TokenizerSettings) -> None:
-    """SettingsError where the vocabulary is too small for what it must hold."""
+    """Raise SettingsError if the vocabulary is too small for what it must contain."""
     least = _fewest(chosen)
     if chosen.kind != "bytes" and chosen.vocab_size <= least:
         raise SettingsError(
@@ -105,8 +105,8 @@ def check(chosen: TokenizerSettings) -> None:
 
 
 def _met(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, or an error where there are none. The trainers themselves learn nothing from
-    nothing, silently.
+    """Yield the texts; raise an error if there are none, since the trainers silently learn nothing
+    from nothing.
     """
     met = False
     for text in texts:
@@ -152,10 +152,10 @@ def _begun(
 
 
 def _learn(backend: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
-    """Train on another thread, so that Ctrl-C is heard: the library does not look for it, and may
-    learn for minutes.
+    """Train in another thread, so that Ctrl-C is noticed: the library does not check for it, and
+    may train for minutes.
 
-    A thread that is left behind ends with the process.
+    An abandoned thread ends with the process.
     """
     failed: list[BaseException] = []
 
@@ -202,9 +202,9 @@ def _wordpiece(
     kept = _cut_words(backend, held, notes)
     special = special_tokens(chosen)
     alphabet, inner = _alphabet(held, chosen, backend.normalizer, chosen.vocab_size - len(special))
-    # The trainer numbers what it meets inside words in the order of a hash table, another each
-    # time, and breaks ties by number. Named beforehand as if special, their numbers are always the
-    # same; afterwards they are not special.
+    # The trainer numbers the continuation characters in the order of a hash table, which varies
+    # between runs, and breaks ties by number. Listed in advance as special tokens, they always have
+    # the same numbers; afterwards they are no longer special.
     trainer = trainers.WordPieceTrainer(
         vocab_size=chosen.vocab_size,
         min_frequency=chosen.min_frequency,
@@ -230,8 +230,9 @@ def _wordpiece(
 
 
 def _cut_words(backend: tokenizers.Tokenizer, texts: list[str], notes: list[str]) -> bool:
-    """Have the tokenizer cut words where WordPiece's limit is, if the texts have longer ones;
-    whether that is worth its time in use too, which is a fifth of all.
+    """Make the tokenizer split words at WordPiece's limit, if the texts have longer ones.
+
+    Returns whether that is worth its cost in inference, which is a fifth of the total time.
     """
     long = LongWords(WORDPIECE_LIMIT, backend.normalizer, backend.pre_tokenizer)
     long.count(texts)
@@ -252,10 +253,10 @@ def _cut_words(backend: tokenizers.Tokenizer, texts: list[str], notes: list[str]
 def _alphabet(
     texts: list[str], chosen: TokenizerSettings, normaliser: Any, room: int
 ) -> tuple[list[str], list[str]]:
-    """The commonest characters for which there is room, and what they are called inside words.
+    """Return the most frequent characters for which there is room, and their continuation forms.
 
-    A character is two tokens, at a word's beginning and inside it; one that is a word by itself is
-    one.
+    A character takes two tokens, at the beginning of a word and inside it; one that is always a
+    word by itself takes one.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -282,8 +283,10 @@ def _alphabet(
 def _unigram(
     texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
 ) -> tokenizers.Tokenizer:
-    """Spaces are written as SPACE before the word they precede; none is added, so that none need be
-    taken away.
+    """Train a unigram tokenizer.
+
+    Spaces are written as SPACE before the word that follows; none is added, so that none must be
+    removed.
     """
     cuts = [
         pre_tokenizers.Split(Regex(r"\n"), "isolated"),
@@ -295,7 +298,7 @@ def _unigram(
     held = list(long.cut(texts))
     notes += long.note("cut for training")
     _holds_all(held, chosen, backend.normalizer)
-    # candidates to begin with
+    # number of initial candidates
     options: dict[str, Any] = {"seed_size": min(1_000_000, 32 * chosen.vocab_size)}
     trainer = trainers.UnigramTrainer(
         vocab_size=chosen.vocab_size,
@@ -310,8 +313,9 @@ def _unigram(
 
 
 def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> None:
-    """SettingsError where there is no room for all characters, each of which the trainer makes a
-    token: it would exceed the size that was asked for, or stop.
+    """Raise SettingsError if there is no room for all characters.
+
+    The trainer makes each of them a token: it would exceed the requested size, or abort.
     """
     met: set[str] = set()
     for text in texts:
@@ -330,7 +334,7 @@ def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> 
 def _characters(
     texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
 ) -> tokenizers.Tokenizer:
-    """The commonest characters, as byte-pair encoding that merges nothing."""
+    """Return a tokenizer of the most frequent characters, as byte-pair encoding without merges."""
     normaliser = _normaliser(chosen)
     counts: Counter[str] = Counter()
     for text in texts:
@@ -350,10 +354,10 @@ def _characters(
 def _bytes(
     texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
 ) -> tokenizers.Tokenizer:
-    """A byte's token is its value; the special ones follow."""
+    """Return a byte tokenizer: the token of a byte is its value; the special tokens follow."""
     for text in texts:
         if not text.isspace():
-            break  # nothing is learnt, but there must be text
+            break  # nothing is learnt, but there must be some text
     tokens = [*(ALPHABET[byte] for byte in range(256)), *special_tokens(chosen)]
     model = models.BPE({token: index for index, token in enumerate(tokens)}, [])
     cuts = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

@@ -1,10 +1,9 @@
-"""What arrives: a tokenizer, texts and their tokens. What leaves: how much of the texts the
-tokenizer does not know.
+"""Measures how much of the texts a tokenizer does not know.
 
-What a vocabulary lacks becomes its unknown token, or, with some, nothing at all; either way what
-was written is lost to the model. Tokens are counted exactly. They say little of how much text was
-lost, a word of ninety characters being one token as a letter is, so the characters and bytes behind
-them are measured on a sample.
+What a vocabulary lacks becomes its unknown token or, with some tokenizers, nothing at all; either
+way it is lost to the model. Unknown tokens are counted exactly. They say little about the amount of
+lost text, since a word of ninety characters is one token just like a letter, so the characters and
+bytes behind them are measured on a sample.
 """
 
 import re
@@ -18,15 +17,16 @@ from numpy.typing import NDArray
 
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-SHARE = 0.01  # of the characters or of the tokens, from which it is told
-SAMPLE = 1 << 18  # characters that are measured
+SHARE = 0.01  # minimum share of lost characters or unknown tokens that is reported
+SAMPLE = 1 << 18  # maximum number of characters measured
 COUNTS = (
     *("tokens", "characters", "unknown", "sampled_unknown", "sampled", "sampled_bytes"),
     *("lost", "lost_bytes", "overlong", "named"),
 )
-NOWHERE = "\U0010fffe"  # not a character, and so in no vocabulary
+NOWHERE = "\U0010fffe"  # a noncharacter, and therefore in no vocabulary
 
-# The character that GPT-2 (Radford et al. 2019) writes for each byte: itself where it can be seen.
+# The character that GPT-2 (Radford et al. 2019) uses for each byte: the byte itself if it is
+# printable.
 _PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
 ALPHABET = {byte: chr(byte) for byte in _PLAIN} | {
@@ -36,38 +36,36 @@ ALPHABET = {byte: chr(byte) for byte in _PLAIN} | {
 
 @dataclass(frozen=True)
 class Gap:
-    """What a tokenizer makes of a character that its vocabulary lacks."""
+    """How a tokenizer treats a character that its vocabulary lacks."""
 
-    token: int | None  # its unknown token; None: it has no use for one
-    drops: bool = False  # the character is left out, without a token
+    token: int | None  # its unknown token; None: it never needs one
+    drops: bool = False  # the character is dropped without a token
 
 
 @dataclass
 class Lost:
-    """How much of some text is unknown. Tokens are counted by whoever has them, characters
-    measured.
-    """
+    """How much of some text is unknown; the caller counts tokens, and characters are measured."""
 
     tokenizer: Tokenizer
-    tokens: int = 0  # of the text
-    characters: int = 0  # likewise
-    unknown: int = 0  # of the tokens
-    sampled_unknown: int = 0  # unknown tokens of the sample
-    sampled: int = 0  # characters of the sample
+    tokens: int = 0  # number of tokens of the text
+    characters: int = 0  # number of characters of the text
+    unknown: int = 0  # number of unknown tokens
+    sampled_unknown: int = 0  # number of unknown tokens in the sample
+    sampled: int = 0  # number of characters of the sample
     sampled_bytes: int = 0
-    lost: int = 0  # characters of the sample that no known token stands for, white space aside
+    lost: int = 0  # characters of the sample without a known token, except white space
     lost_bytes: int = 0
-    overlong: int = 0  # of the lost characters, those of words beyond WordPiece's limit
-    # texts that hold the name of a special token, which is read as that token
+    overlong: int = 0  # lost characters in words beyond WordPiece's limit
+    # number of texts that contain the name of a special token, which is read as that token
     named: int = 0
-    name: str = ""  # the first such
+    name: str = ""  # the first such name
 
     @property
     def gap(self) -> Gap:
         return gap_of(self.tokenizer)
 
     def measure(self, texts: Iterable[str]) -> None:
-        """Look at what stands behind the unknown tokens of texts, as far as there is room in the
+        """Measure what is behind the unknown tokens of texts, as far as there is room in the
         sample.
         """
         for text in texts:
@@ -95,20 +93,20 @@ class Lost:
         self.lost_bytes += _bytes("".join(lost))
 
     def _longest_word(self) -> int | None:
-        """Characters of a word beyond which WordPiece takes it for unknown."""
+        """Return the number of characters beyond which WordPiece treats a word as unknown."""
         longest: int | None = getattr(
             self.tokenizer.backend.model, "max_input_chars_per_word", None
         )
         return longest
 
     def add(self, other: "Lost") -> None:
-        """More text of the same tokenizer."""
+        """Add the counts of more text of the same tokenizer."""
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.name = self.name or other.name
 
     def look_for_names(self, texts: Iterable[str]) -> None:
-        """Count the texts that hold names of special tokens."""
+        """Count the texts that contain names of special tokens."""
         pattern = _names_of(self.tokenizer)
         if pattern is None:
             return
@@ -118,13 +116,13 @@ class Lost:
                 self.name = self.name or found[0]
 
     def bytes_lost(self, of: int) -> float:
-        """Of a text of so many bytes, those that are lost, as in the sample."""
+        """Estimate from the sample how many of so many bytes of text are lost."""
         if self.sampled_unknown:
             return min(float(of), self.unknown * self.lost_bytes / self.sampled_unknown)
         return of * self.lost_bytes / max(1, self.sampled_bytes)
 
     def share(self) -> float:
-        """Of the text's characters, those that are lost, as in the sample."""
+        """Estimate from the sample the share of the text's characters that is lost."""
         if self.sampled_unknown:
             return min(
                 1.0, self.unknown * self.lost / self.sampled_unknown / max(1, self.characters)
@@ -132,10 +130,10 @@ class Lost:
         return self.lost / max(1, self.sampled)
 
     def note(self, what: str = "") -> list[str]:
-        """A line where over SHARE of the tokens or characters are lost, as of Chinese with an
-        English vocabulary, and one where names of special tokens are read as these.
+        """Return a line if more than SHARE of the tokens or characters is lost, e.g. for Chinese
+        with an English vocabulary, and one if names of special tokens are read as these.
 
-        what: of which the lines are, as `train: `.
+        what: a prefix that says what the lines are about, such as `train: `.
         """
         return [*self._note_of_names(what), *self._note_of_unknown(what)]
 
@@ -172,7 +170,9 @@ class Lost:
 
 
 def gap_of(tokenizer: Tokenizer) -> Gap:
-    """As the library's model does it, whatever the files call its tokens."""
+    """Return how the library's model treats unknown characters, whatever the files call
+    its tokens.
+    """
     if tokenizer not in _GAPS:
         _GAPS[tokenizer] = _gap(tokenizer)
     return _GAPS[tokenizer]
@@ -187,10 +187,10 @@ def unknown_in(
     pairs: Sequence[str] | None = None,
     said: Iterable[str] | None = None,
 ) -> Lost:
-    """What is lost of texts (n,), or pairs of them, whose tokens are `ids[starts[i]:starts[i +
-    1]]`, after `cut` tokens were left out.
+    """Return what is lost of texts (n,), or of pairs, whose tokens are `ids[starts[i]:starts[i +
+    1]]`, after truncating `cut` tokens.
 
-    said: what people wrote of them, where a template has written special tokens into the texts.
+    said: the parts written by people, if a template has written special tokens into the texts.
     """
     lost = Lost(tokenizer, tokens=len(ids))
     for side in (texts, pairs or ()) if said is None else (said,):
@@ -212,7 +212,9 @@ def unknown_in(
 
 
 def _names_of(tokenizer: Tokenizer) -> re.Pattern[str] | None:
-    """What finds the names of special tokens that no ordinary text holds: those in brackets."""
+    """Return a pattern for the names of special tokens that do not occur in ordinary text: those in
+    brackets.
+    """
     if tokenizer not in _NAMES:
         added = tokenizer.backend.get_added_tokens_decoder().values()
         names = sorted({token.content for token in added if token.special}, key=len, reverse=True)
@@ -228,18 +230,18 @@ _GAPS: "WeakKeyDictionary[Tokenizer, Gap]" = WeakKeyDictionary()
 def _gap(tokenizer: Tokenizer) -> Gap:
     backend = tokenizer.backend
     if all(backend.token_to_id(letter) is not None for letter in ALPHABET.values()):
-        return Gap(None)  # its tokens are of bytes, and it has all
+        return Gap(None)  # it has a token for every byte
     try:
         found = backend.model.tokenize(NOWHERE)
     except (
         Exception
-        # bare, as the library raises it for a model without an unknown token: it would stop at a
-        # text too
+        # a bare Exception, which the library raises for a model without an unknown token; encoding
+        # such a text would fail too
     ):
         return Gap(None)
     if not found:
         return Gap(None, drops=True)
-    # several: the bytes of the character
+    # several tokens are the bytes of the character
     return Gap(int(found[0].id)) if len(found) == 1 else Gap(None)
 
 

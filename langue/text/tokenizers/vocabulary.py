@@ -1,7 +1,8 @@
-"""What arrives: a vocabulary in an older form than tokenizer.json (vocab.txt, or vocab.json with
-merges.txt), what tokenizer_config.json says of it, and the class that the folder names. What
-leaves: a tokenizer of the `tokenizers` library that cuts texts as that class does; ModelError where
-the class is not known.
+"""Builds a tokenizer of the `tokenizers` library from a vocabulary in an older format than
+tokenizer.json: vocab.txt, or vocab.json with merges.txt.
+
+It tokenizes like the class that the folder names, with the options of tokenizer_config.json; an
+unknown class is a ModelError.
 """
 
 from collections.abc import Mapping
@@ -17,21 +18,20 @@ from langue.text.tokenizers.classes import CLASSES, check_class
 from langue.text.tokenizers.declared import named
 from langue.text.tokenizers.sentencepiece import frame, frame_as_bert
 
-# How Llama 3 and Qwen2 cut a text into words before merging bytes.
+# How Llama 3 and Qwen2 split a text into words before merging bytes.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = _CONTRACTIONS + r"\p{N}{1,3}" + _REST
 QWEN2 = _CONTRACTIONS + r"\p{N}" + _REST
 
-# Classes whose words are WordPiece's, and those whose words are bytes merged, cut as GPT-2 cuts
-# them.
+# Classes with WordPiece, and those with byte-level BPE, which pre-tokenize like BERT and GPT-2.
 WORDPIECE = ("Bert", "DistilBert", "Electra")
 BYTES = ("GPT2", "Roberta", "Bart", "Deberta")
-FRAMED = ("Roberta", "Bart")  # each text stands in <s> and </s>
+FRAMED = ("Roberta", "Bart")  # each text is enclosed in <s> and </s>
 
 
 def by_words(pattern: str) -> Any:
-    """Cut by a pattern, then into bytes."""
+    """Return a pre-tokenizer that splits by a pattern, and then into bytes."""
     cut = pre_tokenizers.Split(Regex(pattern), "isolated")
     return pre_tokenizers.Sequence(
         [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -39,13 +39,13 @@ def by_words(pattern: str) -> Any:
 
 
 def named_token(options: Mapping[str, Any], role: str, kind: str) -> str:
-    """The token that tokenizer_config.json names for a role, or that the class has for it."""
+    """Return the token that tokenizer_config.json names for a role, or the default of the class."""
     return named(options.get(f"{role}_token")) or CLASSES[kind].special[role]
 
 
 def wordpiece(path: Path, options: Mapping[str, Any], kind: str = "Bert") -> tokenizers.Tokenizer:
-    """BERT's WordPiece from `vocab.txt`, normalised as its tokenizer_config says (lower case unless
-    told otherwise).
+    """Build BERT's WordPiece from `vocab.txt`, normalised according to tokenizer_config.json (by
+    default in lower case).
     """
     check_class(kind, WORDPIECE, path)
     words = path.read_text("utf-8").split("\n")
@@ -75,9 +75,11 @@ def wordpiece(path: Path, options: Mapping[str, Any], kind: str = "Bert") -> tok
 def merged(
     words: Path, merges: Path, options: Mapping[str, Any], kind: str
 ) -> tokenizers.Tokenizer:
-    """BPE (Sennrich et al. 2016, arXiv:1508.07909) from `vocab.json` and `merges.txt`, by whatever
-    names: of bytes as GPT-2, RoBERTa and Qwen2 have it, or, where words end with a mark, of letters
-    as the first GPT does.
+    """Build BPE (Sennrich et al. 2016, arXiv:1508.07909) from `vocab.json` and `merges.txt`,
+    whatever their file names.
+
+    It is byte-level as in GPT-2, RoBERTa and Qwen2 or, if words end with a mark, of characters as
+    in the first GPT.
     """
     vocabulary = read_json(words)
     if not isinstance(vocabulary, dict) or not all(
@@ -101,7 +103,7 @@ def merged(
         missing = [token for token in (first, last) if token not in vocabulary]
         if missing:
             raise ModelError(f"the vocabulary lacks {', '.join(missing)}", where=str(words))
-        if kind not in FRAMED:  # one between the two texts of a pair
+        if kind not in FRAMED:  # a single separator between the two texts of a pair
             frame_as_bert(backend, first, last)
             return backend
         ends = (last, vocabulary[last]), (first, vocabulary[first])
@@ -115,8 +117,8 @@ def merged(
 
 
 def of_bytes(options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
-    """ByT5's (Xue et al. 2021, arXiv:2105.13626), which has no vocabulary file: three special
-    tokens, a token for each byte of UTF-8, and sentinels.
+    """Build the tokenizer of ByT5 (Xue et al. 2021, arXiv:2105.13626), which has no vocabulary
+    file: three special tokens, one token for each byte of UTF-8, and sentinels.
     """
     special = [named_token(options, role, kind) for role in ("pad", "eos", "unk")]
     count = options.get("extra_ids", 125)
@@ -136,8 +138,8 @@ def of_bytes(options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
 
 
 def _letters_of_bytes() -> list[str]:
-    """The letter that stands for each byte in byte-level tokenizers: itself where it can be seen
-    in Latin-1, and the next one from 256 on where it cannot (Radford et al. 2019).
+    """Return the character that stands for each byte in byte-level tokenizers: the byte itself if
+    it is printable in Latin-1, otherwise the next one from 256 (Radford et al. 2019).
     """
     seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
     letters = []
@@ -148,9 +150,7 @@ def _letters_of_bytes() -> list[str]:
 
 
 def _frame_by_flags(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
-    """Put bos and eos around a text where tokenizer_config.json asks for it, and there are such
-    tokens.
-    """
+    """Add bos and eos around a text if tokenizer_config.json asks for it and such tokens exist."""
     around: dict[str, list[str]] = {}
     for role in ("bos", "eos"):
         token = named(options.get(f"{role}_token")) or CLASSES[kind or "GPT2"].special.get(role)
@@ -162,8 +162,8 @@ def _frame_by_flags(backend: tokenizers.Tokenizer, options: Mapping[str, Any], k
 def _letters(
     words: Path, merges: Path, options: Mapping[str, Any], kind: str
 ) -> tokenizers.Tokenizer:
-    """The first GPT's (Radford et al. 2018): BERT's words in lower case, each with a mark at its
-    end.
+    """Build the tokenizer of the first GPT (Radford et al. 2018): BERT's words in lower case, each
+    with a mark at its end.
     """
     check_class(kind, ("OpenAIGPT",), words)
     unknown = named_token(options, "unk", "OpenAIGPT")
@@ -177,8 +177,8 @@ def _letters(
 
 
 def follow_normaliser(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
-    """How BERT's classes normalise a text is tokenizer_config.json's to say, against a
-    tokenizer.json too.
+    """Apply the normaliser options of tokenizer_config.json, which take precedence over
+    tokenizer.json in BERT's classes.
     """
     normal = backend.normalizer
     if isinstance(normal, normalizers.BertNormalizer) and kind in WORDPIECE:

@@ -1,9 +1,8 @@
-"""What arrives: the tokens of a vocabulary, and a text of them. What leaves: which of the text's
-tokens begin a word.
+"""Finds which tokens of a text begin a word.
 
-In scripts that write no spaces a character is a word, as BERT's tokenizer has it of Chinese,
-whatever the vocabulary: to one that marks spaces a clause would be a word. A token of several such
-characters is cut no further.
+In scripts without spaces, a character is a word, as in BERT's tokenizer for Chinese, whatever the
+vocabulary: in a vocabulary that marks spaces, a word would be a whole clause. A token of several
+such characters is not split further.
 """
 
 import re
@@ -18,16 +17,20 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import ALPHABET
 
 _VALUES = {letter: byte for byte, letter in ALPHABET.items()}
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # what SentencePiece writes where it knows no token
-_LATER = bytes(range(0x80, 0xC0))  # bytes of a character after its first one
-# begin characters of Thai and Khmer, and of Hindi and Georgian, which write spaces
+# the byte tokens of SentencePiece for characters without a token
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_LATER = bytes(range(0x80, 0xC0))  # continuation bytes of UTF-8
+# lead bytes that do not determine the kind of script: Thai and Khmer, but also Hindi and Georgian,
+# which have spaces
 _UNTOLD = (b"\xe0", b"\xe1")
 
 
 class Words:
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """What goes on with a word bears the mark of its kind of vocabulary, ##; where there is
-        none, it begins with a letter, a mark on one or a digit, without the mark of a space.
+        """Classify the tokens of the vocabulary.
+
+        A token continues a word if it has the mark of its kind of vocabulary, ##; without such
+        marks, if it begins with a letter, a combining mark or a digit, and has no mark of a space.
         """
         tokens = [tokenizer.token(index) for index in range(len(tokenizer))]
         mark = getattr(tokenizer.backend.model, "continuing_subword_prefix", None) or ""
@@ -44,21 +47,22 @@ class Words:
         self.last = np.asarray([script.is_unspaced(text[-1:]) for text in texts], bool)
         self.head = np.asarray([each[0] if each else 0 for each in raw], np.uint8)
         self.open = np.asarray([each[-1] if each[-1:] in _UNTOLD else 0 for each in raw], np.uint8)
-        self.within = np.isin(self.head, list(_LATER))  # a character
+        self.within = np.isin(self.head, list(_LATER))  # begins inside a character
         self.single = np.asarray([len(each) == 1 for each in raw], bool)
 
     def begin(self, text: NDArray[np.int32], starts: Any = 0) -> NDArray[np.bool_]:
-        """(T,) tokens -> (T,). starts: where what comes before says nothing, and a word begins in
-        any case.
+        """Return a mask (T,) of the tokens (T,) that begin a word.
+
+        starts: positions that are independent of what is before, where a word begins in any case.
         """
         within = self.within[text]
         head = self.head[text]
         within[starts] = False
         head[starts] = 0
-        # the next one, which tells of which script a character is
+        # the next byte, which determines the script of a character
         byte = np.append(head[1:], 0).astype(np.int64)
         told = np.isin(byte | self.open[text].astype(np.int64) << 8, _ALONE)
-        # where its last character began
+        # position where the current character began
         begun = np.maximum.accumulate(np.where(within, 0, np.arange(len(text))))
         after = np.concatenate([[False], (self.last[text] | told)[begun[:-1]]])
         begins: NDArray[np.bool_] = ~within & (self.first[text] | self.single[text] & told | after)
@@ -67,7 +71,7 @@ class Words:
 
 
 def _raw(token: str, bytewise: bool) -> bytes:
-    """The bytes of the text that a token is."""
+    """Return the bytes of the text that a token stands for."""
     if bytewise and all(letter in _VALUES for letter in token):
         return bytes(_VALUES[letter] for letter in token)
     byte = _BYTE.fullmatch(token)
@@ -79,8 +83,8 @@ def _raw(token: str, bytewise: bool) -> bytes:
 
 
 def _text(raw: bytes) -> str:
-    """With another character of its kind, Han or a letter, in the place of a last one that is
-    cut.
+    """Decode the bytes, and replace a truncated last character by one of the same kind, Han or a
+    letter.
     """
     text = raw.decode("utf-8", "replace")
     if not text.endswith("\ufffd"):
@@ -94,7 +98,7 @@ def _text(raw: bytes) -> str:
 
 
 def _alone(there: bytes) -> bool:
-    """Whether a character of three bytes that begins with these two is a word."""
+    """Return whether a three-byte character that begins with these two bytes is a word."""
     return (
         len(there) == 2
         and there[:1] in _UNTOLD
@@ -103,7 +107,7 @@ def _alone(there: bytes) -> bool:
 
 
 def _of_word(letter: str) -> bool:
-    """Whether it goes on with a word: a letter, a mark that combines with one, or a digit."""
+    """Return whether the character continues a word: a letter, a combining mark, or a digit."""
     return letter != "" and unicodedata.category(letter)[0] in "LMN"
 
 
