@@ -1,4 +1,4 @@
-"""langue's public functions: one for each command of the command line, with the same names and
+"""The public Python API: the commands of the command line as functions, with the same names and
 defaults.
 
     run = langue.finetune(model="MODEL", data="reviews.csv", out="runs/reviews")

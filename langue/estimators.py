@@ -71,8 +71,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         """Write the estimator to a folder that `langue.load` and, where possible, `transformers`
         also read.
 
-        Raises RunError if the folder is not empty, and InputError for a parameter that JSON cannot
-        express.
+        Raises ModelError if the folder is not empty, and InputError for a parameter that JSON
+        cannot express.
         """
         check_is_fitted(self)
         path = Path(folder)

@@ -231,8 +231,7 @@ def matches(targets: str | Sequence[str], module: str) -> bool:
 def _linear_maps(config: ModelConfig) -> dict[str, torch.Size]:
     """Return our linear maps and the shapes of their matrices.
 
-    Experts and their routers are excluded, because `transformers` stores each of these as one
-    tensor.
+    Routers and experts are excluded; `transformers` stores the experts of a layer as one tensor.
     """
     return {
         name: part.weight.shape

@@ -47,21 +47,28 @@ class Rule:
     """Our weight `ours` corresponds to the published `theirs`; several (queries, keys, values) are
     concatenated along the first axis.
 
-    change: how the two differ beyond the name. `transpose`: the published matrix is (in, out).
-    `heads`: queries, keys and values are interleaved by key head in the published tensor; ours may
-    be one matrix or three. `row`: the published tensor is a matrix with one row. `halves`: the two
-    halves of the published tensor are two of ours, whose names `ours` lists with a comma between
-    them. `grouped`: the published tensor has queries, keys and values one after another, which are
-    three of ours if heads share keys. `reversed`: rotary positions rotate in the opposite
-    direction, so that ours has the halves of each query and key head exchanged. `interleaved`:
-    rotary pairs are adjacent rows in the published tensor, and half the rotated dimensions apart in
-    ours. `experts`: the published tensor has all experts of a layer, (E, in, out), with the outputs
-    of the maps that `ours` names, separated by a comma, interleaved. when: (axis, required truth
-    value in the config), if two rules have the same name. zero: ours is zero if a file lacks the
-    published tensor, as in published bodies that are used as language models. tied: other names of
-    the same tensor; a file may contain it under any of them, once or several times. substitutes:
-    names from which it is taken if the file lacks it; if it is present, those are different
-    tensors.
+    change: how the two differ beyond the name:
+
+    transpose: the published matrix is (in, out).
+    heads: queries, keys and values are interleaved by key head in the published tensor; ours may be
+        one matrix or three.
+    row: the published tensor is a matrix with one row.
+    halves: the two halves of the published tensor are two of ours, whose names `ours` lists with a
+        comma between them.
+    grouped: the published tensor has queries, keys and values one after another, which are three of
+        ours if heads share keys.
+    reversed: rotary positions rotate in the opposite direction, so that ours has the halves of each
+        query and key head exchanged.
+    interleaved: rotary pairs are adjacent rows in the published tensor, and half the rotated
+        dimensions apart in ours.
+    experts: the published tensor has all experts of a layer, (E, in, out), with the outputs of the
+        maps that `ours` names, separated by commas, interleaved.
+
+    when: (axis, required truth value in the config), if two rules have the same name. zero: ours is
+    zero if a file lacks the published tensor, as in published bodies that are used as language
+    models. tied: other names of the same tensor; a file may contain it under any of them, once or
+    several times. substitutes: names from which it is taken if the file lacks it; if it is present,
+    those are different tensors.
     """
 
     ours: str
@@ -138,7 +145,7 @@ def joined(
     """Return the published tensors of a rule as ours."""
     if r.change == "row":
         parts = [part.reshape(-1) for part in parts]
-    elif r.change in _ORDERS:  # the first two parts are queries and keys, as is a single part
+    elif r.change in _ORDERS:  # only queries and keys are reordered; a lone part is one
         order = _ORDERS[r.change](config)
         parts = [_by_head(part, order) for part in parts[:2]] + parts[2:]
     elif r.change == "heads":

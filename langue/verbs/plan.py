@@ -91,17 +91,17 @@ def plan(
     """Estimate parameters, operations, memory per device, time and energy of a training run, and
     the best use of a budget.
 
-    size, preset: of a new model.
-    model: instead, an existing model.
+    size, preset: number of parameters (such as `10M`) and preset of a new model.
+    model: instead of these, an existing model.
     tokens: number of training tokens; None: 20 per parameter.
     budget: operations (1e21), or devices and time ("8 h100 for 3 days"); it determines size or
         tokens if they are not given.
     hardware: a name in the table, or "here" for this machine; devices: their number.
     length: tokens of a sequence; None: 1,024, or that of the model.
-    vocabulary: None: 32,768 (8,192 for a small model), or that of the model.
+    vocabulary: its size; None: 32,768 (8,192 for a small model), or that of the model.
     batch_tokens: tokens of a step.
     mfu: fraction of the peak throughput that is reached; it is not adjusted further.
-    pue: energy of the building per energy of the devices.
+    pue: power usage effectiveness, the energy of the building per energy of the devices.
     measure: time some steps on this machine.
 
     Raises SettingsError for arguments that contradict each other or are out of range.
