@@ -1,2 +1,3 @@
-"""langue beside its peers on this machine: one command, medians and ratios in one run (`python -m
-benchmarks`)."""
+"""Benchmarks of langue and its peers on this machine; one command measures medians and ratios in
+one run (`python -m benchmarks`).
+"""

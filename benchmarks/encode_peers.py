@@ -1,9 +1,8 @@
-"""What arrives: a model folder and texts. What leaves: texts a second, and the error of the hidden
-states.
+"""Encode texts with one peer; return texts per second and the error of the hidden states.
 
-Each encodes strings to one mean-pooled vector a text, tokenisation included. The error is the
-relative L2 distance of all tokens' last hidden states from those of `transformers` in float64, over
-the first texts.
+Each peer encodes strings to one mean-pooled vector per text, including tokenisation. The error is
+the relative L2 distance of all tokens' last hidden states from those of `transformers` in float64,
+on the first texts.
 """
 
 import importlib
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.material import read
 
 BATCH = 32
-CHECKED = 96  # texts whose error is measured
-Hidden = list[NDArray[Any]]  # (t, D) a text
+CHECKED = 96  # number of texts on which the error is measured
+Hidden = list[NDArray[Any]]  # (t, D) for each text
 
 
 def relative_error(found: Hidden, reference: Hidden) -> float:
@@ -55,7 +54,9 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
-    """transformers' AutoModel over padded batches of 32, in the order given or longest first."""
+    """Measure transformers' AutoModel with padded batches of 32, in the given order or longest
+    first.
+    """
     texts = read(Path(job["material"])).texts
     network, tokenizer = _transformers(job["model"], job["precision"])
     return _measure(
@@ -79,8 +80,9 @@ def _transformers(model: str, precision: str) -> tuple[Any, Any]:
 def _padded(
     tokenizer: Any, texts: list[str], kind: str, sort: bool
 ) -> Iterator[tuple[list[int], Any]]:
-    """Rows and their padded batch. Sorted by characters, as sentence-transformers does, before any
-    is tokenised."""
+    """Yield rows and their padded batch. Sorting is by number of characters before tokenisation, as
+    in sentence-transformers.
+    """
     order = (
         sorted(range(len(texts)), key=lambda i: -len(texts[i])) if sort else list(range(len(texts)))
     )
@@ -129,7 +131,7 @@ def _reference(texts: list[str], model: str) -> Hidden:
 
 
 def onnx_int8(job: dict[str, Any]) -> dict[str, Any]:
-    """ONNX Runtime over dynamically quantised weights, longest first."""
+    """Measure ONNX Runtime with dynamically quantised weights, longest texts first."""
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         return {"missing": f"not installed: {', '.join(missing)}"}
@@ -147,7 +149,7 @@ def onnx_int8(job: dict[str, Any]) -> dict[str, Any]:
 def _onnx_session(model: str, folder: Path) -> tuple[Any, Any]:
     import torch
 
-    # Optional, so imported by name: the type check does without them.
+    # Optional, so imported by name: the type checker must work without them.
     onnxruntime = importlib.import_module("onnxruntime")
     quantization = importlib.import_module("onnxruntime.quantization")
 
@@ -187,7 +189,7 @@ def _onnx_session(model: str, folder: Path) -> tuple[Any, Any]:
 
 
 def ctranslate2_int8(job: dict[str, Any]) -> dict[str, Any]:
-    """CTranslate2's encoder in int8, longest first."""
+    """Measure CTranslate2's encoder in int8, longest texts first."""
     if importlib.util.find_spec("ctranslate2") is None:
         return {"missing": "not installed: ctranslate2"}
     import torch

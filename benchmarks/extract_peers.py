@@ -1,10 +1,10 @@
-"""What arrives: a model folder, SQuAD 1.1 and a number of epochs. What leaves: exact match and F1
-on the test questions, and the processor's seconds of training, of langue and of transformers.
+"""Compare langue and transformers on extractive question answering (SQuAD 1.1): exact match and F1
+on the test questions, and the CPU seconds of training.
 
-Both train the same encoder with the same rate, schedule, decay, batches and windows. transformers'
-side is its published recipe (run_qa.py): windows of 384 tokens with a stride of 128, the spans of
-the 20 best starts and ends, answers of at most 30 tokens; its Trainer has the options that make it
-fastest here. The two processes take turns (benchmarks/task_sides.py).
+Both train the same encoder with the same learning rate, schedule, decay, batches and windows.
+transformers follows its published recipe (run_qa.py): windows of 384 tokens with a stride of 128,
+spans from the 20 best starts and ends, answers of at most 30 tokens; its Trainer has the options
+that make it fastest here. The two processes run in turn (benchmarks/task_sides.py).
 """
 
 import json
@@ -43,7 +43,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
-    """transformers' question answering, as its recipe has it."""
+    """Train transformers' question answering by its recipe."""
     from transformers import (
         AutoModelForQuestionAnswering,
         AutoTokenizer,
@@ -97,7 +97,9 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _target(row: dict[str, Any], offsets: Any, sides: Any) -> tuple[int, int]:
-    """The tokens of the answer in a window; 0, 0 where it does not show it whole."""
+    """Return the first and last token of the answer in a window, or 0, 0 if the window does not
+    contain it completely.
+    """
     begin = row["answers"][0]["start"]
     end = begin + len(row["answers"][0]["text"])
     own = [place for place, side in enumerate(sides) if side == 1]
@@ -109,7 +111,7 @@ def _target(row: dict[str, Any], offsets: Any, sides: Any) -> tuple[int, int]:
 
 
 def _answers(questions: list[dict[str, Any]], asked: Any, starts: Any, ends: Any) -> list[str]:
-    """The best span of each question over its windows."""
+    """Return the best span of each question over all its windows."""
     import numpy as np
 
     best: list[tuple[float, str]] = [(-np.inf, "")] * len(questions)
@@ -134,8 +136,9 @@ PEERS = {"langue": ours, "hf": hf}
 def run(
     model: str | None, data: Path, epochs: float, share: float, settings: dict[str, Any]
 ) -> None:
-    """share: of the training questions that is used. settings: of langue's side, over the shared
-    ones."""
+    """Run the comparison. share: fraction of the training questions to use. settings: langue's
+    settings, on top of the shared ones.
+    """
     from langue.hub.checkpoint import describe, read_checkpoint
     from langue.statistics.answers import score
     from langue.text.read.source import read

@@ -1,8 +1,7 @@
-"""What arrives: a model folder, encoded examples, a number of steps. What leaves: tokens and
-seconds of each step.
+"""Fine-tune with one peer on encoded examples; return the tokens and seconds of each step.
 
-The model is the same for both: the published encoder, BERT's pooler over the first token, two
-labels, and the dropout of the published config. Tokens are counted without padding.
+Both peers have the same model: the published encoder, BERT's pooler on the first token, two labels,
+and the dropout of the published config. Tokens are counted without padding.
 """
 
 import json
@@ -16,13 +15,14 @@ import torch
 
 from benchmarks.material import read
 
-# (seconds since the beginning, tokens so far) at the end of each step
+# (seconds since the beginning, tokens so far) after each step
 Steps = list[tuple[float, int]]
 
 
 def steady(steps: Steps, skip: int, mean_length: float) -> dict[str, Any]:
-    """Examples a second after the first `skip` steps: tokens a second over the mean length, so that
-    neither side gains by the batches it happens to draw."""
+    """Return examples per second after the first `skip` steps: tokens per second divided by the
+    mean length, so that neither side profits from the batches that it happens to draw.
+    """
     (begin, before) = steps[skip - 1]
     (end, after) = steps[-1]
     tokens_per_second = (after - before) / (end - begin)
@@ -35,7 +35,7 @@ def steady(steps: Steps, skip: int, mean_length: float) -> dict[str, Any]:
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
-    """langue's own Trainer, as `langue finetune` builds it, timed by its log.jsonl."""
+    """Train with langue's own Trainer, as `langue finetune` builds it, timed by its log.jsonl."""
     from langue.data.batch import Examples
     from langue.data.loader import Split
     from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
@@ -74,14 +74,16 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_options() -> dict[str, Any]:
-    """What makes HF's Trainer fastest here: bf16 in hardware only, fused AdamW, batches grouped by
-    length, and nothing logged, saved or shown. Loader processes are left at none: the ids are
-    ready, and they would take cores."""
+    """Return the options that make HF's Trainer fastest here: bf16 only if it is in hardware, fused
+    AdamW, batches grouped by length, and no logging, saving or progress bars. There are no loader
+    processes, since the ids are ready and such processes would take cores.
+    """
     from langue.runtime import has_bf16
 
     return {
         "bf16": has_bf16("cpu"),
-        "use_cpu": not torch.cuda.is_available(),  # or bf16 is refused where there is no GPU
+        # otherwise bf16 is refused without a GPU
+        "use_cpu": not torch.cuda.is_available(),
         "optim": "adamw_torch_fused",
         "train_sampling_strategy": "group_by_length",
         "dataloader_pin_memory": False,
@@ -95,7 +97,9 @@ def best_options() -> dict[str, Any]:
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
-    """transformers' Trainer with `job["options"]` over its defaults, timed by a callback."""
+    """Train with transformers' Trainer, with `job["options"]` over its defaults, timed by a
+    callback.
+    """
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -130,7 +134,7 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
         counts = clock.counts
 
         def counting(items: list[Any]) -> Any:
-            # batches are collated in the order used
+            # batches are collated in the order in which they are used
             counts.append(sum(len(item["input_ids"]) for item in items))
             return collate(items)
 
@@ -146,7 +150,7 @@ def step_clock() -> Any:
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
-        """When each step ended, and how many tokens each batch held."""
+        """Records the end of each step, and the number of tokens in each batch."""
 
         def __init__(self) -> None:
             self.times: list[float] = []

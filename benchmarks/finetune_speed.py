@@ -1,5 +1,4 @@
-"""What arrives: how many rounds and steps. What leaves: examples a second of fine-tuning, langue
-beside HF Trainer."""
+"""Measure examples per second of fine-tuning, for langue and HF's Trainer."""
 
 import tempfile
 from pathlib import Path
@@ -15,13 +14,14 @@ from langue.hub.checkpoint import describe, read_checkpoint
 DEFAULTS = "hf:defaults"
 BEST = "hf:best options"
 EXAMPLES = 4000
-STEPS = {"review-like": 24, "sentence-like": 60}  # of these a quarter goes before the clock starts
+# the first quarter is not timed
+STEPS = {"review-like": 24, "sentence-like": 60}
 
 
 def run(
     model: str | None, rounds: int, scale: float, profiles: list[str], pooling: str, patience: float
 ) -> None:
-    """Both length profiles; `scale` multiplies the steps, for a quick look."""
+    """Measure both length profiles; `scale` multiplies the steps, for a quick look."""
     folder = material.model_folder(model)
     config = read_checkpoint(describe(folder)).config
     machine = facts()

@@ -1,12 +1,11 @@
-"""What arrives: the shape of a model and a number of rounds. What leaves: the processor's time of
-generation by langue, with weights of each kind, and by transformers: one request, sixteen of mixed
-lengths at once, a prompt of 256 tokens, and what of a step is not in the products.
+"""Measure the CPU time of generation by langue, with weights of each kind, and by transformers.
 
-The weights are random; time does not depend on them, and no text ends before its limit. One thread,
-CPU time of the process, the least of the rounds, the sides in turn. transformers generates in one
-padded batch, of which only the tokens that were asked for are counted; its continuous batching
-(`generate_batch` of 5.24) gave no answer on a processor within 40 s, to three prompts and a model
-of two layers, and is left out.
+The tasks are one request, 16 requests of mixed lengths at once, a prompt of 256 tokens, and the
+part of a step outside of matrix products. The weights are random; time does not depend on them, and
+no text ends before its limit. The measure is the CPU time of the process with one thread, the
+minimum over the rounds, with the sides in turn. transformers generates in one padded batch, of
+which only the requested tokens count; its continuous batching (`generate_batch` of 5.24) gave no
+answer on a CPU within 40 s, with three prompts and a model of two layers, and is left out.
 """
 
 import random
@@ -54,13 +53,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         ),
     },
 }
-PROMPT = 64  # tokens of the prompt before one request is decoded
+PROMPT = 64  # tokens of the prompt in the decoding task
 DECODED = 24
 PREFILL = 256
 REQUESTS = 16
-WORKS = ("decode", "outside the products", "prefill", "16 requests")  # as the table has them
+WORKS = ("decode", "outside the products", "prefill", "16 requests")  # in the order of the table
 
-# CPU seconds: of a token, of all requests, of a prompt
+# CPU seconds per token, for all requests, or for a prompt
 Measured = dict[str, float]
 
 
@@ -94,7 +93,7 @@ def run(shape: str, rounds: int) -> None:
 
 
 def _requests(vocabulary: int) -> list[tuple[list[int], int]]:
-    """Prompts, and how many tokens are asked for after each."""
+    """Return prompts, and the number of new tokens for each."""
     draw = random.Random(0)
     found = []
     for _ in range(REQUESTS):
@@ -108,7 +107,7 @@ def _prompt(draw: random.Random, vocabulary: int, length: int) -> list[int]:
 
 
 def _ours(engine: Engine, requests: list[tuple[list[int], int]], kernels: Native) -> Measured:
-    """langue's engine. No two prompts are the same, so that nothing is known of one before."""
+    """Measure langue's engine. No two prompts are equal, so that none is in the prefix cache."""
     draw = random.Random()
     size = engine.vocabulary
 
@@ -140,7 +139,7 @@ def _ours(engine: Engine, requests: list[tuple[list[int], int]], kernels: Native
 
 @contextmanager
 def _clocked(kernels: Native) -> Iterator[list[float]]:
-    """The CPU time of each product made in here, that of calling it from Python included."""
+    """Record the CPU time of each product within this context, including the call from Python."""
     found: list[float] = []
     plain = kernels.linear
 
@@ -158,7 +157,7 @@ def _clocked(kernels: Native) -> Iterator[list[float]]:
 
 
 def _their_model(chosen: dict[str, Any]) -> Any:
-    """transformers' model of the same shape, with random weights; it knows no end of a text."""
+    """Return transformers' model of the same shape with random weights and no end token."""
     import transformers
 
     name, axes = chosen["theirs"]

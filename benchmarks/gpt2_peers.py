@@ -1,10 +1,9 @@
-"""What arrives: a checkout of nanoGPT. What leaves: tokens a second of GPT-2's training step, both
-sides.
+"""Measure tokens per second of GPT-2's training step, for langue and a checkout of nanoGPT.
 
-The smallest GPT-2 (124 million parameters, 1,024 tokens, biases, no dropout), random tokens, bf16
-and the compiler on a GPU, gradients clipped, AdamW fused. nanoGPT is stepped as its own train.py
-does it; langue by its Trainer, as `langue pretrain` builds it. A processor is given a small
-version, for it shows only that both sides run.
+The smallest GPT-2 (124 million parameters, 1,024 tokens, biases, no dropout) is trained on random
+tokens, with bf16 and the compiler on a GPU, gradient clipping and fused AdamW. nanoGPT's steps are
+those of its own train.py; langue's are those of its Trainer, as `langue pretrain` builds it. A CPU
+gets a small version, which only shows that both sides run.
 """
 
 import json
@@ -24,14 +23,14 @@ VOCABULARY = 50_304
 WORDS = {"layers": 12, "heads": 12, "width": 768, "block": 1024}
 SMALL = {"layers": 2, "heads": 2, "width": 64, "block": 64}
 GOAL = 1.25
-MFU = 0.5  # asked for of an H100
+MFU = 0.5  # required on an H100
 
 
 class Random:
-    """Documents of eight blocks each, as a corpus offers them."""
+    """Random documents of eight blocks each, with the interface of a corpus."""
 
     def __init__(self, documents: int, block: int) -> None:
-        self.size = 8 * block - 1  # and the end of each
+        self.size = 8 * block - 1  # plus an end token for each
         self.flat = (
             np.random.default_rng(0).integers(1, VOCABULARY, documents * self.size).astype(np.int32)
         )
@@ -149,7 +148,7 @@ def _now(place: torch.device) -> float:
 
 
 def _answer(job: dict[str, Any], speed: float, peak: float) -> dict[str, Any]:
-    """With the share of the peak by one count of operations for both."""
+    """Return the speed, and the fraction of the peak with the same count of operations for both."""
     from langue.hub.presets import preset
     from langue.planning.timing import flops_per_token
 

@@ -1,5 +1,6 @@
-"""What arrives: a checkout of nanoGPT, and on a GPU how many sequences a step has. What leaves:
-both sides' speed."""
+"""Compare the speed of GPT-2's training step in langue and nanoGPT; on a GPU with a given number of
+sequences per step.
+"""
 
 import statistics
 from pathlib import Path
@@ -13,7 +14,7 @@ from benchmarks.peers import take_turns
 from langue.runtime import device
 
 STEPS = 40
-SKIP = 15  # of which so many warm up, the compiler's among them
+SKIP = 15  # the number of steps for warm-up, including compilation
 
 
 def run(nanogpt: Path, rounds: int, patience: float, sequences: int) -> None:

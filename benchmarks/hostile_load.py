@@ -1,9 +1,12 @@
-"""What arrives: minutes. What leaves: how a server of ours stands them, on loopback, under callers
-who hang up, send garbage, half requests, 10 MB prompts, wrong keys, deep JSON and expressions that
-explode, read slowly or not at all, beside honest ones whose answers are known.
+"""Test how our server withstands hostile callers on loopback for some minutes.
 
-Told are the statuses of each kind of call, answers that are another caller's or none, and the
-server's own memory (RssAnon and VmSwap, since file pages come and go), minute by minute.
+These hang up, send garbage, half requests, prompts of 10 MB, wrong keys, deeply nested JSON and
+expressions that explode, and read slowly or not at all, beside honest callers whose answers are
+known.
+
+The report has the statuses of each kind of call, the honest answers that are missing or another
+caller's, and the server's private memory (RssAnon and VmSwap, since file pages come and go), minute
+by minute.
 """
 
 import json
@@ -32,7 +35,7 @@ KEY, OTHER = "an-honest-key", "another-honest-key"
 TEMPLATE = "{% for m in messages %}{{ m.content }} {% endfor %}"
 PROMPTS = ("Once upon a time", "Lily and Tom", "The big dog", "One day, a bird", "It was a sunny")
 LENGTH = 24
-HONEST = 3  # callers
+HONEST = 3  # number of honest callers
 ROUTE = "/v1/completions"
 BOMBS = (
     {"regex": "(a{1000}){1000}"},
@@ -58,7 +61,7 @@ ODD = (
 
 
 class Load:
-    """What callers share."""
+    """The shared state of all callers."""
 
     def __init__(self, address: str, expected: dict[str, str]) -> None:
         self.address = address
@@ -66,7 +69,7 @@ class Load:
         host, _, port = address.removeprefix("http://").partition(":")
         self.place = (host, int(port))
         self.counts: dict[str, Counter[str]] = {}
-        self.seconds: list[float] = []  # of honest calls
+        self.seconds: list[float] = []  # durations of honest calls
         self.wrong: list[str] = []
         self.is_over = threading.Event()
         self._lock = threading.Lock()
@@ -76,7 +79,7 @@ class Load:
             self.counts.setdefault(kind, Counter())[what] += 1
 
     def post(self, kind: str, fields: Any, key: str = KEY, **more: Any) -> httpx.Response:
-        """A call, whose status is counted."""
+        """Post a request, and count its status."""
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         body = more.pop("content", None) or json.dumps(fields)
         answer = httpx.post(
@@ -86,7 +89,9 @@ class Load:
         return answer
 
     def raw(self, head: bytes, wait: float = 0.0) -> bytes:
-        """Bytes on a connection of their own, which is closed after so many seconds; what came."""
+        """Send bytes on a separate connection, wait up to this many seconds, close it, and return
+        what was received.
+        """
         with socket.create_connection(self.place, timeout=30) as connection:
             connection.sendall(head)
             connection.settimeout(max(wait, 0.01))
@@ -202,14 +207,14 @@ def _call_on(load: Load, one: Callable[[Load, random.Random], None], seed: int) 
 
 
 def memory_of(process: int) -> int:
-    """Bytes that the process has of its own, in memory or swapped out."""
+    """Return the private memory of a process in bytes, resident or swapped out."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     found = (line.split() for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
     return sum(int(parts[1]) * 1024 for parts in found)
 
 
 def make_model(folder: Path) -> Path:
-    """The stories model with a chat template, in a folder of its own."""
+    """Write the stories model with a chat template to a folder."""
     import langue
 
     model = langue.load(data_folder() / "stories260K" / "stories260K.bin")
@@ -244,7 +249,7 @@ def run(minutes: float) -> None:
 
 def _attack(address: str, process: int, minutes: float) -> tuple[Load, list[int]]:
     load = Load(address, {})
-    for prompt in PROMPTS:  # each alone, before anybody else calls
+    for prompt in PROMPTS:  # one at a time, before the load begins
         fields = {"model": "tiny", "prompt": prompt, "max_tokens": LENGTH, "temperature": 0}
         load.expected[prompt] = load.post("alone", fields).json()["choices"][0]["text"]
     callers = [honest] * HONEST + list(ATTACKS)

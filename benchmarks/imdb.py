@@ -1,9 +1,9 @@
-"""What arrives: a model and the review data. What leaves: test accuracy and wall time, `langue
-finetune` beside HF.
+"""Compare `langue finetune` and HF's Trainer on IMDb reviews: test accuracy and wall time.
 
-langue: the command as people type it, with benchmarks/imdb.toml. HF: Trainer with its best options,
-256 tokens, one pass, then the test set. The whole takes about an hour on two cores; `hf_steps`
-times only so many of HF's steps and a tenth of its test set, extrapolates, and says so.
+langue is the command as users type it, with benchmarks/imdb.toml. HF is the Trainer with its best
+options, 256 tokens and one epoch, followed by the test set. The whole takes about an hour on two
+cores; with `hf_steps`, only that many of HF's steps and a tenth of its test set are timed and
+extrapolated, which the report says.
 """
 
 import json

@@ -1,5 +1,4 @@
-"""What arrives: a model folder and the review data. What leaves: HF Trainer's test accuracy and its
-wall time."""
+"""Measure the test accuracy and wall time of HF's Trainer on the review data."""
 
 import tempfile
 import time
@@ -10,12 +9,13 @@ import numpy as np
 
 from benchmarks.finetune_peers import best_options, step_clock
 
-PART = 10  # every so many-th test review is scored where the whole is extrapolated
+PART = 10  # for extrapolation, one of this many test reviews is scored
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
-    """One pass at 256 tokens with the best options, then the test set; with `steps`, a part,
-    extrapolated."""
+    """Train one epoch at 256 tokens with the best options, then score the test set; with `steps`, a
+    part of both, extrapolated.
+    """
     from datasets import load_dataset
     from transformers import (
         AutoModelForSequenceClassification,
@@ -76,8 +76,9 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extrapolated(times: list[float], ready: float, total: int, scoring: float) -> dict[str, Any]:
-    """Wall time of the whole from the mean of the measured steps, without the first eighth; no
-    accuracy."""
+    """Return the wall time of the whole, extrapolated from the mean of the measured steps without
+    the first eighth; no accuracy.
+    """
     skip = max(1, len(times) // 8)
     per_step = (times[-1] - times[skip - 1]) / (len(times) - skip)
     training = ready + per_step * total

@@ -1,11 +1,11 @@
-"""What arrives: a model folder, real rows, a number of epochs. What leaves: how well langue and the
-library that its users would take instead learn, and the processor's seconds and memory of each.
+"""Compare langue with the libraries that its users would otherwise choose: quality on real data,
+and the CPU seconds and memory of each.
 
-embed: STS-B by the cosine loss, beside sentence-transformers' trainer. adapter: IMDb by LoRA,
-beside PEFT in transformers' Trainer. chat: instructions, the loss on the answers alone, beside
-trl's SFTTrainer with packing. Both sides train the same model with the same rate, schedule, decay,
-batches and epochs; the libraries have the options that make them fastest here. The two processes
-take turns (benchmarks/task_sides.py).
+embed: STS-B with the cosine loss, against sentence-transformers' trainer. adapter: IMDb with LoRA,
+against PEFT in transformers' Trainer. chat: instructions with the loss on answers only, against
+trl's SFTTrainer with packing. Both sides train the same model with the same learning rate,
+schedule, decay, batches and epochs; the libraries have the options that make them fastest here. The
+two processes run in turn (benchmarks/task_sides.py).
 """
 
 import resource
@@ -42,10 +42,10 @@ ADAPTER = {"lr": 1e-3, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_le
 CHAT = {"lr": 5e-4, "warmup": 0.1, "weight_decay": 0.01, "batch": 8, "max_length": 256}
 RANK = 8
 ALPHA = 16
-HELD_OUT = 500  # rows of training that are judged where there is no test split
+HELD_OUT = 500  # number of training rows for evaluation if there is no test split
 MOST = {"train": 10**9, "dev": 100, "test": 2000}
 TARGETS = ("query", "value")
-# the template of both sides, in which trl finds what the assistant writes by the generation tags
+# the template of both sides; trl finds the assistant's text by the generation tags
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' }}"
     "{% if message['role'] == 'assistant' %}"
@@ -81,7 +81,7 @@ def embed_peer(job: dict[str, Any]) -> dict[str, Any]:
     dataset = Dataset.from_list([dict(zip(names, each, strict=True)) for each in columns])
     with tempfile.TemporaryDirectory() as folder:
         options = training_options(folder, job, EMBED)
-        options["train_sampling_strategy"] = "random"  # it has no grouping
+        options["train_sampling_strategy"] = "random"  # this trainer cannot group by length
         trainer = SentenceTransformerTrainer(
             model=model,
             args=SentenceTransformerTrainingArguments(**options),
@@ -178,7 +178,7 @@ def chat_peer(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         options = training_options(folder, job, CHAT)
         options["train_sampling_strategy"] = "random"
-        # packed sequences are distinguished by their positions, which its eager attention reads
+        # packed sequences are told apart by their positions, which its eager attention uses
         config = SFTConfig(
             **options,
             max_length=CHAT["max_length"],
@@ -222,7 +222,7 @@ def timed(trainer: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison: both sides, their data, and what is measured."""
+    """A comparison: both sides, their data, and the measure of quality."""
 
     sides: dict[str, Callable[[dict[str, Any]], dict[str, Any]]]
     data: str  # folder below the data folder
@@ -268,14 +268,14 @@ PAIRS = {
 
 
 class Peers(dict[str, Any]):
-    """The sides by name, of the comparison that a job names."""
+    """The sides of the comparison that a job names, by their names."""
 
     def __missing__(self, name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return lambda job: PAIRS[job["what"]].sides[name](job)
 
 
 def write(data: Path, folder: Path, pair: Pair, share: float) -> str:
-    """The splits as JSON lines, which both sides read; how large they are."""
+    """Write the splits as JSON lines, which both sides read, and return their sizes."""
     from langue.text.read.source import read
 
     source = read(data, need=pair.need)
@@ -294,7 +294,7 @@ def write(data: Path, folder: Path, pair: Pair, share: float) -> str:
 
 
 def with_template(model: Path, folder: Path) -> Path:
-    """A copy of the model that has the template."""
+    """Return a copy of the model that has the template."""
     from transformers import AutoTokenizer
 
     shutil.copytree(model, folder)
@@ -307,7 +307,9 @@ def with_template(model: Path, folder: Path) -> Path:
 def run(
     what: str, model: str | None, data: Path | None, epochs: float, share: float, chosen: Any
 ) -> None:
-    """share: of the training rows that is used. chosen: settings of langue's side."""
+    """Run a comparison. share: fraction of the training rows to use. chosen: settings of langue's
+    side.
+    """
     pair = PAIRS[what]
     folder = material.model_folder(model)
     source = data or material.data_folder() / pair.data

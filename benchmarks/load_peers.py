@@ -1,9 +1,8 @@
-"""What arrives: a folder, a precision, a side, as a line of JSON on stdin. What leaves: seconds and
-memory of a load.
+"""Load a model with one side in a process of its own; report the time and memory.
 
-`python -m benchmarks.load_peers` is one load in a process of its own. It imports what its side
-needs, says "ready", waits for a line, loads, uses every weight, and prints what the kernel says of
-its memory as JSON.
+`python -m benchmarks.load_peers` reads a folder, a precision and a side as a line of JSON on stdin.
+It imports what the side needs, prints "ready", waits for a line, loads the model, uses every
+weight, and prints the kernel's figures of its memory as JSON.
 """
 
 import json
@@ -17,8 +16,9 @@ TOKENS = 8
 
 
 def memory() -> dict[str, int]:
-    """Bytes of this process: resident now, anonymous, of mapped files, and the most resident since
-    the last reset."""
+    """Return the memory of this process in bytes: resident, anonymous, mapped files, and the peak
+    since the last reset.
+    """
     names = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped", "VmHWM": "peak"}
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     return {
@@ -27,7 +27,9 @@ def memory() -> dict[str, int]:
 
 
 def proportional() -> int:
-    """Bytes of this process, each shared page divided among those that share it."""
+    """Return the proportional set size of this process in bytes: shared pages are divided among
+    their users.
+    """
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
@@ -42,14 +44,14 @@ def load_transformers(folder: str, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    # as the other side's model has one
+    # because langue's model includes a tokenizer
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     return AutoModelForCausalLM.from_pretrained(folder, dtype=kind).eval(), tokenizer
 
 
 def prepare(side: str) -> None:
-    """Import all that the load will use, and let the matrix library set itself up."""
+    """Import everything that the load will use, and initialise the matrix library."""
     import torch
 
     torch.set_num_threads(1)
@@ -66,15 +68,16 @@ def prepare(side: str) -> None:
 
 
 def use(side: str, model: Any, dtype: str) -> float:
-    """A forward pass of eight tokens; of bf16, which the hardware may not multiply, the largest of
-    every weight."""
+    """Run a forward pass of eight tokens; for bf16, which the hardware may not multiply, take the
+    maximum of every weight instead.
+    """
     import torch
 
     ids = list(range(1, TOKENS + 1))
     if dtype == "bf16":
         module = (model.language or model.body) if side == "langue" else model[0]
         whole = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-        # as they lie: a transposed matrix takes ten times as long to read by its rows
+        # in storage order: reading a transposed matrix by rows takes ten times as long
         with torch.no_grad():
             lying = (w if w.is_contiguous() else w.t() for w in module.parameters())
             return float(sum(int(w.view(whole[w.dtype]).max()) for w in lying))
@@ -88,7 +91,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     prepare(job["side"])
     imported = time.perf_counter() - BEGAN
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = memory()
     print("ready", flush=True)
     sys.stdin.readline()

@@ -1,12 +1,11 @@
-"""What arrives: how many rounds. What leaves: seconds and memory of loading a model, beside
-transformers.
+"""Compare the seconds and memory of loading a model in langue and transformers.
 
-Random models of published shapes are saved by transformers, in fp32 and in bf16, in shards. Every
-load is a process of its own that has imported all it needs; the sides take turns; the files are in
-the page cache. Memory is taken in rounds of their own: what is resident at most (the kernel's own
-high-water mark, reset after the imports), and of that the anonymous part at most, read from outside
-every few milliseconds. Pages of mapped files that are not written to belong to the page cache: they
-count as resident, and the kernel takes them back when it needs them.
+transformers saves random models of published shapes, in fp32 and in bf16, in shards. Every load is
+a separate process that has imported all it needs; the sides run in turn; the files are in the page
+cache. Memory is measured in separate rounds: the peak of resident memory (the kernel's high-water
+mark, reset after the imports), and the peak of its anonymous part, read from outside every few
+milliseconds. Unmodified pages of mapped files belong to the page cache: they count as resident, and
+the kernel reclaims them when it needs memory.
 """
 
 import json
@@ -25,13 +24,15 @@ from benchmarks.noise import wait_until_quiet
 
 SIDES = ("langue", "transformers")
 DTYPES = ("fp32", "bf16")
-EVERY = 0.003  # seconds between two looks at a child's memory
-MOST = 1.1  # of the model's bytes
+EVERY = 0.003  # seconds between two readings of a child's memory
+MOST = 1.1  # limit, as a multiple of the model's bytes
 SHARD = {"gpt2": "200MB", "llama": "1GB"}
 
 
 def run(rounds: int, patience: float, folder: Path | None) -> None:
-    """folder: where the models are made, and left; a temporary one otherwise (8 GB)."""
+    """Run the comparison. folder: where the models are created and kept; None: a temporary folder
+    (8 GB).
+    """
     with tempfile.TemporaryDirectory() as temporary:
         place = folder or Path(temporary)
         models = {name: _models(place, name) for name in SHARD}
@@ -55,8 +56,7 @@ def run(rounds: int, patience: float, folder: Path | None) -> None:
 
 
 def _models(place: Path, name: str) -> dict[str, Path]:
-    """The folders of one model by the precision that it is stored in; made where they are not
-    there."""
+    """Return the folders of one model by stored precision, and create them if they are missing."""
     folders = {dtype: place / f"{name}-{dtype}" for dtype in DTYPES}
     if not all((folder / "tokenizer.json").is_file() for folder in folders.values()):
         subprocess.run(
@@ -66,7 +66,7 @@ def _models(place: Path, name: str) -> dict[str, Path]:
 
 
 def _make(place: Path, name: str) -> None:
-    """Random weights of GPT-2's (124M) or TinyLlama's (1.1B) shape, saved by transformers."""
+    """Save random weights with the shape of GPT-2 (124M) or TinyLlama (1.1B), by transformers."""
     import torch
     import transformers
 
@@ -89,8 +89,9 @@ def _make(place: Path, name: str) -> None:
 
 
 def _tokenizer(size: int) -> Any:
-    """A byte-level BPE of as many tokens as the model has embeddings; its merges are of two bytes
-    each."""
+    """Return a byte-level BPE with as many tokens as the model has embeddings; each merge joins two
+    bytes.
+    """
     import tokenizers
 
     letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
@@ -103,7 +104,9 @@ def _tokenizer(size: int) -> Any:
 
 
 def _measure(folder: Path, dtype: str, rounds: int) -> dict[str, Any]:
-    """Both sides in turn: one round that counts for nothing, then of seconds, then of memory."""
+    """Measure both sides in turn: one warm-up round, then rounds for time, then rounds for
+    memory.
+    """
     timed: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     held: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for number in range(-1, rounds):

@@ -1,9 +1,8 @@
-"""What arrives: this machine.
-What leaves: its facts, its measured matrix-product rates, and the floor that follows from them.
+"""Describe this machine, measure its rates of matrix products, and derive lower bounds of time.
 
-The floor of some work is the time its matrix products alone take at the measured rate, over real
-tokens only: no padding, no softmax, no norm, no optimiser. The share of it reached says how much is
-left to gain without other hardware or fewer operations.
+The floor of some work is the time of its matrix products alone at the measured rate, over real
+tokens only: no padding, no softmax, no norm, no optimiser. The fraction of it that is reached says
+how much could still be gained without other hardware or fewer operations.
 """
 
 import os
@@ -34,8 +33,9 @@ TOKENS = 5440  # 32 reviews of 170 tokens
 
 
 def facts() -> dict[str, Any]:
-    """Cores, the instruction sets that torch reports, versions and threads, and what else keeps the
-    machine busy."""
+    """Return the cores, the instruction sets that torch reports, versions and threads, and the load
+    of the machine.
+    """
     capability = torch.cpu.get_capabilities()
     return {
         "processor": capability.get("cpu_name") or platform.processor() or platform.machine(),
@@ -52,8 +52,9 @@ def facts() -> dict[str, Any]:
 
 
 def precisions() -> list[str]:
-    """fp32, and bf16 only where there are instructions for it: emulated, some of its layouts are
-    100 times slower."""
+    """Return fp32, and bf16 only if it is in hardware: emulated, some of its layouts are 100 times
+    slower.
+    """
     return ["fp32", "bf16"] if has_bf16("cpu") else ["fp32"]
 
 
@@ -63,8 +64,9 @@ def rate(
     repeats: int = 9,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """FLOP/s over the products of one layer's forward and backward pass, at the best of
-    `repeats`."""
+    """Return the FLOP/s of the products in one layer's forward and backward pass, the best of
+    `repeats`.
+    """
     products: list[tuple[torch.Tensor, torch.Tensor]] = []
     sizes = [(config.dim, 3 * config.dim), (config.dim, config.dim), (config.dim, config.ffn_dim)]
     for inner, outer in [*sizes, (config.ffn_dim, config.dim)]:
@@ -85,7 +87,7 @@ def rate(
 def timed(
     work: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Seconds of each of `repeats` calls after one that is not counted."""
+    """Return the seconds of each of `repeats` calls, after one warm-up call."""
     work()
     seconds = []
     for _ in range(repeats):
@@ -96,8 +98,9 @@ def timed(
 
 
 def rates(config: ModelConfig, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """FLOP/s in each precision. clock: time.process_time for that of one processor's seconds, which
-    other work on the machine does not lengthen."""
+    """Return the FLOP/s in each precision. clock: time.process_time for the rate per CPU second,
+    which other work on the machine does not affect.
+    """
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {name: rate(config, dtypes[name], clock=clock) for name in precisions()}
 
@@ -105,10 +108,12 @@ def rates(config: ModelConfig, clock: Callable[[], float] = time.perf_counter) -
 def floor_seconds(
     config: ModelConfig, lengths: list[int], flops_per_second: float, *, training: bool
 ) -> float:
-    """Time of the matrix products of these sequences; training takes three passes' worth."""
+    """Return the time of the matrix products of these sequences; training takes three times a
+    forward pass.
+    """
     return (3 if training else 1) * config.forward_flops(lengths) / flops_per_second
 
 
 def spread(values: list[float]) -> float:
-    """(largest - smallest) / median: how far the rounds lie apart."""
+    """Return (largest - smallest) / median, the relative spread of the rounds."""
     return (max(values) - min(values)) / statistics.median(values) if len(values) > 1 else 0.0

@@ -1,11 +1,10 @@
-"""What arrives: a folder with train.jsonl (texts) and minutes. What leaves: bert-tiny trained on
-masked words for so long, by `langue` and by transformers' Trainer: tokens a second, and the loss on
-the same held-out reviews.
+"""Pretrain bert-tiny on masked words for some minutes, with langue and with transformers' Trainer;
+compare tokens per second and the loss on the same held-out reviews.
 
-Both begin with the same weights and take the same rate (constant after a warm-up), as many tokens a
+Both start from the same weights, with the same learning rate (constant after warm-up), tokens per
 step, and blocks of 128. transformers concatenates the texts and cuts them into blocks, as its
-run_mlm.py does, so that it pads nothing; langue keeps documents apart. Both models are judged by
-the same function on the same masks.
+run_mlm.py does, so that there is no padding; langue keeps documents apart. Both models are
+evaluated by the same function with the same masks.
 """
 
 import contextlib
@@ -40,7 +39,7 @@ HIDDEN = {
 
 
 def run(model: str, imdb: Path, minutes: float, patience: float) -> None:
-    """model: whose vocabulary is used."""
+    """Run the comparison. model: the model whose vocabulary is used."""
     answers: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         job = {"tokenizer": model, "imdb": str(imdb), "minutes": minutes, "folder": folder}
@@ -78,7 +77,7 @@ def run(model: str, imdb: Path, minutes: float, patience: float) -> None:
 
 
 def _begin(job: dict[str, Any]) -> None:
-    """The weights that both begin with, as transformers saves them."""
+    """Save the common initial weights with transformers."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
@@ -97,7 +96,7 @@ def _texts(job: dict[str, Any], split: str) -> list[str]:
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
-    """Through the trainer, which a signal stops when the time is over, as Ctrl-C would."""
+    """Train with langue's Trainer, which a signal stops when the time is over, as Ctrl-C would."""
     from langue.errors import Interrupted
     from langue.model.language_model import LanguageModel
     from langue.runs.model import load
@@ -141,7 +140,7 @@ def _settings() -> dict[str, Any]:
 
 
 class Memory:
-    """Texts as documents, encoded at once."""
+    """Texts as documents in memory, encoded in one call."""
 
     def __init__(self, tokenizer: Any, texts: list[str]) -> None:
         found = tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False)
@@ -179,7 +178,8 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
         learning_rate=RATE,
         lr_scheduler_type="constant",
         bf16=has_bf16("cpu"),
-        use_cpu=not torch.cuda.is_available(),  # or bf16 is refused where there is no GPU
+        # otherwise bf16 is refused without a GPU
+        use_cpu=not torch.cuda.is_available(),
         optim="adamw_torch_fused",
         weight_decay=0.01,
         dataloader_pin_memory=False,

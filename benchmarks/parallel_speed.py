@@ -1,9 +1,8 @@
-"""What arrives: how many rounds. What leaves: tokens a second of one process, and of two that train
-together.
+"""Measure tokens per second of one process, and of two that train together.
 
-Every process computes on one thread and exchanges through gloo; a batch is the same whatever their
-number. Two cores are needed for the figure to mean anything; what others take of them stands in the
-last column.
+Every process computes with one thread and communicates through gloo; the batch is the same for any
+number of processes. The figure is only meaningful with two cores; the last column has the fraction
+that other processes took.
 """
 
 import json
@@ -34,11 +33,11 @@ from langue.train.trainer import Trainer
 CONFIG = ModelConfig(vocab_size=8192, dim=256, n_layers=4, n_heads=8, ffn_dim=1024, max_length=128)
 PEERS = {"one process": (1, "auto"), "two, ddp": (2, "ddp"), "two, fsdp": (2, "fsdp")}
 LENGTH = 64
-SKIP = 4  # steps before the clock starts
+SKIP = 4  # warm-up steps
 
 
 def run(rounds: int, scale: float, patience: float) -> None:
-    """`scale` multiplies the steps of a round."""
+    """Run the comparison; `scale` multiplies the steps of a round."""
     steps = SKIP + max(4, round(12 * scale))
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
     machine = facts()
@@ -49,7 +48,7 @@ def run(rounds: int, scale: float, patience: float) -> None:
                 speed = _measure(count, kind, steps)
             answers[name].append({"speed": speed, "unit": "tokens/s", "others": share[0]})
     lines = results.summary(answers, "one process", {})
-    for line in lines:  # the question is how much faster two are, not one
+    for line in lines:  # speed-up of two processes over one, not the reverse
         line["ratios"] = [1 / ratio for ratio in line["ratios"]]
         line["ratio"] = 1 / line["ratio"]
     title = (

@@ -1,8 +1,7 @@
-"""What arrives: the name of a peer and what it is to do, as JSON on stdin. What leaves: its
-timings, as JSON on stdout.
+"""Run one peer on a job, both given by JSON on stdin, and print its timings as JSON on stdout.
 
-Every round of every peer is a process of its own (`python -m benchmarks.peers NAME`), so that none
-inherits another's threads, memory or warm caches, and peers take turns: A B A B.
+Every round of every peer is a separate process (`python -m benchmarks.peers NAME`), so that none
+inherits the threads, memory or warm caches of another, and peers run in turn: A B A B.
 """
 
 import json
@@ -18,8 +17,9 @@ Peer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
-    """One round of one peer in a child process; its own output goes to stderr only where it
-    fails."""
+    """Run one round of one peer in a child process, whose own output is shown on stderr only if it
+    fails.
+    """
     quiet = {
         "TOKENIZERS_PARALLELISM": "true",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -42,8 +42,9 @@ def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
 def take_turns(
     names: list[str], rounds: int, patience: float, job: Callable[[str], dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Each peer `rounds` times, in turn, each after at most `patience` seconds of waiting for a
-    quiet machine. A peer that answers `{"missing": why}` is not asked again."""
+    """Run each peer `rounds` times, in turn, each after at most `patience` seconds of waiting for a
+    quiet machine. A peer that answers `{"missing": why}` is not run again.
+    """
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     missing: dict[str, str] = {}
     for number in range(rounds):

@@ -1,13 +1,13 @@
-"""What arrives: a checkout of nanoGPT and a text. What leaves: both trained on it by character,
-whole processes in turn: wall time, steps, and the loss on the last tenth of the text.
+"""Train nanoGPT and langue on the characters of a text, as whole processes in turn; compare wall
+time, steps, and the loss on the last tenth of the text.
 
-nanoGPT runs its own train.py with the settings that its README gives: for a CPU (4 layers, 128
-wide, blocks of 64, 12 of them a step, 2,000 steps), or for a GPU (6 layers, 384 wide, blocks of
-256, 64 of them a step, 5,000 steps); langue runs `langue pretrain` with shakespeare.toml or
-shakespeare-gpu.toml: as many parameters, fewer tokens. Both are judged on the same characters by
-their best evaluation; nanoGPT by its own estimate, which draws blocks at random. Where there is no
-GPU, nanoGPT's setting for one takes it most of a day: ours runs alone then, beside the loss that it
-publishes.
+nanoGPT runs its own train.py with the settings in its README: for a CPU (4 layers, width 128,
+blocks of 64, 12 per step, 2,000 steps), or for a GPU (6 layers, width 384, blocks of 256, 64 per
+step, 5,000 steps). langue runs `langue pretrain` with shakespeare.toml or shakespeare-gpu.toml: the
+same number of parameters, fewer tokens. Both are evaluated on the same characters by their best
+evaluation; nanoGPT by its own estimate, which draws random blocks. Without a GPU, nanoGPT would
+take most of a day with its setting for one; then langue runs alone and is compared with nanoGPT's
+published loss.
 """
 
 import json
@@ -29,15 +29,15 @@ from benchmarks.noise import others, wait_until_quiet
 from benchmarks.results import save
 from langue.runtime import device
 
-PUBLISHED = 1.4697  # nanoGPT's README, of its setting for a GPU
+PUBLISHED = 1.4697  # from nanoGPT's README, for its GPU setting
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One of those in nanoGPT's README."""
+    """A setting in nanoGPT's README."""
 
-    recipe: str  # ours, in this folder
-    theirs: dict[str, Any]  # over config/train_shakespeare_char.py
+    recipe: str  # our recipe, in this folder
+    theirs: dict[str, Any]  # options on top of config/train_shakespeare_char.py
 
 
 SETTINGS = {
@@ -111,12 +111,12 @@ def run(nanogpt: Path | None, text: Path, rounds: int, patience: float, name: st
 
 
 def needs(name: str) -> bool:
-    """Whether nanoGPT runs: its setting for a GPU does on one alone."""
+    """Return whether nanoGPT runs: its GPU setting only runs on a GPU."""
     return name == "cpu" or device().type == "cuda"
 
 
 def prepare(nanogpt: Path, text: Path) -> None:
-    """Its data folder, as its own prepare.py makes it; that one would fetch the text."""
+    """Fill its data folder in the same way as its own prepare.py, which would download the text."""
     folder = nanogpt / "data" / "shakespeare_char"
     characters = text.read_text("utf-8")
     numbers = {character: index for index, character in enumerate(sorted(set(characters)))}
@@ -128,7 +128,7 @@ def prepare(nanogpt: Path, text: Path) -> None:
         "stoi": numbers,
         "itos": {index: c for c, index in numbers.items()},
     }
-    # its format; nothing is read from one here
+    # nanoGPT's format; we never read such a file
     (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
 
 

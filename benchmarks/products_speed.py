@@ -1,11 +1,11 @@
-"""What arrives: how many rows and rounds, and perhaps a folder with llama.cpp's libraries. What
-leaves: the CPU time of one thread for all products of GPT-2's step, by weights of each kind.
+"""Measure the CPU time of one thread for all matrix products of GPT-2's step, for each kind of
+weights, and optionally for llama.cpp.
 
-One core, thread time, the least of many rounds, the sides in turn: on a shared machine ratios of
-one run are what can be trusted. The weights are random; time does not depend on them. llama.cpp is
-run through the libraries in npm's `@node-llama-cpp/linux-x64` (MIT): `npm pack` it, unpack it, and
-give the folder that holds libggml-base.so. Weights lie as its own loader lays them: those of Q4_0
-repacked, eight rows abreast.
+The measure is thread time on one core, the minimum over many rounds, with the sides in turn: on a
+shared machine, only ratios within one run are reliable. The weights are random; time does not
+depend on them. llama.cpp is called through the libraries in npm's `@node-llama-cpp/linux-x64`
+(MIT): `npm pack` it, unpack it, and give the folder that contains libggml-base.so. Weights have the
+layout of its own loader: those of Q4_0 are repacked with eight interleaved rows.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from langue.model.native_check import random_weight
 
 LAYER = [(2304, 768), (768, 768), (3072, 768), (768, 3072)]
 HEAD = (50257, 768)
-MOST_WITH_HEAD = 16  # rows; a prefill needs the logits of its last token alone
+MOST_WITH_HEAD = 16  # rows; a prefill only needs the logits of its last token
 KINDS = ("fp32", "bf16", "int8", "int4")
 GGML = {"f16": 1, "q8_0": 8, "q4_0": 2}
 RIVALS = {"bf16": "f16", "int8": "q8_0", "int4": "q4_0"}
@@ -85,8 +85,8 @@ def _sides(
     matrices = [torch.randn(shape, generator=draw) for shape in shapes]
     sides["F.linear fp32"] = lambda: [F.linear(x[w.shape[1]], w) for w in matrices]
     sizes["F.linear fp32"] = sum(w.nbytes for w in matrices)
-    # what memory gives this core: the words of the int8 weights, summed; ones, since zeros that
-    # nobody wrote are one page, which stays in the cache
+    # The memory bandwidth of this core: sum the words of the int8 weights. They are ones, since
+    # unwritten zeros all share one page, which stays in the cache.
     words = torch.ones(sum(o * i for o, i in shapes) // 8, dtype=torch.int64)
     sides["memory read"] = words.sum
     sizes["memory read"] = words.nbytes
@@ -115,7 +115,7 @@ class _Parameters(ctypes.Structure):  # ggml_init_params
 
 
 class _Ggml:
-    """The few functions of llama.cpp's tensor library that multiply matrices."""
+    """Those functions of llama.cpp's tensor library that multiply matrices."""
 
     def __init__(self, folder: Path) -> None:
         base = ctypes.CDLL(str(folder / "libggml-base.so"), ctypes.RTLD_GLOBAL)
@@ -141,7 +141,7 @@ class _Ggml:
         kind = GGML[name]
         plain = self._context(sum(w.nbytes for w in matrices) + GRAPH_BYTES, False)
         other = self._context(GRAPH_BYTES, True)
-        # as its loader asks for each matrix
+        # the same criterion as in its loader
         layouts = [name == "q4_0" and w.shape[0] % 8 == 0 for w in matrices]
         tensors = []
         for w, repacked in zip(matrices, layouts, strict=True):

@@ -1,5 +1,4 @@
-"""What arrives: rounds of peers and the machine. What leaves: a table for people, and JSON for
-programs."""
+"""Summarise the rounds of peers as a table for people and as JSON for programs."""
 
 import json
 import statistics
@@ -17,10 +16,10 @@ Answers = Mapping[str, list[dict[str, Any]]]
 def summary(
     answers: Answers, against: str, floor_speed: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """One line a peer: median speed, its spread, `against`'s speed over it round by round, share of
-    the floor.
+    """Return one entry per peer: median speed, its spread, the ratio of `against`'s speed to it in
+    each round, and the fraction of the floor.
 
-    floor_speed: what the matrix products alone would reach, for the peers where that is known.
+    floor_speed: the speed of the matrix products alone, for the peers for which it is known.
     """
     lines = []
     base = [answer["speed"] for answer in answers[against]]
@@ -46,7 +45,7 @@ def summary(
 
 
 def table(title: str, against: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown."""
+    """Return the entries as a Markdown table."""
     rows = [
         f"### {title}",
         "",

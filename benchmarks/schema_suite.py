@@ -1,10 +1,10 @@
-"""What arrives: a folder of the JSON-Schema-Test-Suite (github.com/json-schema-org). What leaves:
-which of its schemas output can be held to, and whether what is written under each is valid.
+"""Test constrained generation with the JSON-Schema-Test-Suite (github.com/json-schema-org): which
+of its schemas are supported, and whether generated texts are valid.
 
-Of each schema of the required parts of a draft: it is refused with a reason, or accepted; then each
-instance of the suite is followed token by token (a valid one may be refused, as keys have an order
-here; an invalid one must not pass), and texts are drawn at random from what the grammar allows and
-judged by the library jsonschema.
+Each schema in the required parts of a draft is either refused with a reason, or accepted. Then each
+instance in the suite is followed token by token (a valid one may be refused, as keys have a fixed
+order here; an invalid one must not pass), and random texts are drawn from the grammar and validated
+by the library jsonschema.
 """
 
 import json
@@ -24,8 +24,8 @@ from langue.generation.constrain import Constraint, Grammars
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 DRAFTS = {"draft2020-12": "Draft202012Validator", "draft7": "Draft7Validator"}
-DRAWS = 4  # texts that are drawn of each schema
-LONGEST = 400  # tokens of such a text
+DRAWS = 4  # texts that are drawn for each schema
+LONGEST = 400  # maximum number of tokens of such a text
 END = 0
 
 
@@ -48,7 +48,7 @@ def run(folder: Path) -> None:
 
 
 def _byte_tokenizer() -> Tokenizer:
-    """Each byte a token, and 0 the end."""
+    """Return a tokenizer in which each byte is a token, and 0 is the end token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = {name: index for index, name in enumerate(["<end>", *alphabet])}
     backend = tokenizers.Tokenizer(models.BPE(names, []))
@@ -62,13 +62,13 @@ TOKENIZER = _byte_tokenizer()
 
 
 class _Draft:
-    """The schemas of one draft."""
+    """The schemas of one draft, and the results."""
 
     def __init__(self, grammars: Grammars, validator: Any) -> None:
         self.grammars = grammars
         self.validator = validator
         self.counts = Counter[str]()
-        self.refused = Counter[str]()  # by the reason
+        self.refused = Counter[str]()  # number by reason
         self.wrong: list[str] = []
 
     def try_group(self, name: str, group: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class _Draft:
             return
         try:
             is_valid = self.validator(schema).is_valid(json.loads(text))
-        except Exception as error:  # of references that only the suite's server resolves
+        except Exception as error:  # for example references that only the suite's server resolves
             self.counts[f"drawn texts not judged ({type(error).__name__})"] += 1
             return
         self.counts[f"drawn texts {'valid' if is_valid else 'INVALID'}"] += 1
@@ -114,7 +114,7 @@ class _Draft:
 
 
 def _follows(constraint: Constraint, text: str) -> bool:
-    """Whether a text may be written, and end there."""
+    """Return whether a text may be generated and may end after its last token."""
     ids = TOKENIZER.backend.encode(text).ids
     try:
         for token in ids:
@@ -125,11 +125,11 @@ def _follows(constraint: Constraint, text: str) -> bool:
 
 
 def _drawn(constraint: Constraint, draw: random.Random) -> str | None:
-    """A text of random tokens among those allowed; None where it does not end."""
+    """Return a text of random allowed tokens, or None if it does not end."""
     ids: list[int] = []
     while len(ids) < LONGEST:
         allowed = np.flatnonzero(constraint.allowed().numpy())
-        # rather to the end than on, lest most texts never end
+        # prefer the end token, because otherwise most texts would not end
         ends = allowed[0] == END and draw.random() < 0.7
         token = END if ends else int(draw.choice(allowed))
         if token == END:

@@ -1,12 +1,12 @@
-"""What arrives: a model folder, rounds and a scale. What leaves: how fast `langue serve` answers
-beside other servers with the same model on the same machine, and what HTTP costs over the engine.
+"""Compare the speed of `langue serve` with other servers, for the same model on the same machine,
+and measure the overhead of HTTP over the engine.
 
-Texts: 32 callers send 512 short texts to be embedded, one a call, to us and to a plain FastAPI
-route around sentence-transformers. Conversations: 16 callers of mixed lengths stream from us, from
-`transformers serve` and from llama.cpp's server where its program is given, and ask the engine in
-process. The sides take turns; of each, the best round is told. No side knows the prompts, except
-the first one, from before. Seconds are of the clock, and those of the processor stand beside them,
-which other work on the machine does not lengthen.
+Embeddings: 32 callers send 512 short texts, one per call, to langue and to a plain FastAPI route
+around sentence-transformers. Chat: 16 callers with mixed lengths stream from langue, from
+`transformers serve`, and from llama.cpp's server if its program is given; the same requests also go
+to the engine in process. The sides run in turn, and the best round of each is reported. No side has
+the prompts in a cache, except the first one. Times are wall-clock; CPU seconds, which other work on
+the machine does not affect, are reported in addition.
 """
 
 import json
@@ -32,8 +32,10 @@ Measured = dict[str, Any]
 
 
 def run(model: str | None, rounds: int, scale: float, llama: Path | None) -> None:
-    """scale: multiplies the texts, and the lengths of answers. llama: the program `llama-server`,
-    which is then measured with f16 and with q8_0, and we with int8 too.
+    """Run the comparison.
+
+    scale: factor of the number of texts and the lengths of answers. llama: the program
+    `llama-server`, which is then measured with f16 and q8_0, and langue with int8 too.
     """
     machine = facts()
     with tempfile.TemporaryDirectory() as temporary:
@@ -68,8 +70,8 @@ def run(model: str | None, rounds: int, scale: float, llama: Path | None) -> Non
 
 
 def make_writer(folder: Path) -> Path:
-    """A Llama of 27 million random weights with the tokenizer of the stories model: one on which a
-    step takes milliseconds, as it does on models that are served.
+    """Write a Llama with 27 million random weights and the tokenizer of the stories model: large
+    enough that a step takes milliseconds, as in models that are served.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -83,7 +85,7 @@ def make_writer(folder: Path) -> Path:
 
 
 def _turns(rounds: int, sides: dict[str, Callable[[], Measured]]) -> dict[str, Measured]:
-    """The best round of each side."""
+    """Return the best round of each side."""
     best: dict[str, Measured] = {}
     for _ in range(rounds):
         for name, measure in sides.items():
@@ -103,7 +105,7 @@ def _ours(folder: Path, more: Sequence[str] = ()) -> tuple[list[str], int]:
 
 
 def _llama(program: Path, folder: Path, dtype: str) -> list[str]:
-    """The command of llama.cpp's server, but for the port: a place for each caller."""
+    """Return the command of llama.cpp's server without the port, with a slot for each caller."""
     import langue
 
     file = folder.with_suffix(f".{dtype}.gguf")
@@ -142,7 +144,7 @@ def _timed(server: Served, work: Callable[[], Any], count: int, unit: str) -> Me
 
 
 def _chat(index: int, scale: float, folder: Path) -> dict[str, Any]:
-    """One of several lengths of prompt and answer."""
+    """Return a request with one of several lengths of prompt and answer."""
     content = PROMPT * (1 + index % 4)
     length = max(4, int((24 + 12 * (index % 5)) * scale))
     return {
@@ -173,13 +175,13 @@ def _talk(words: list[str], port: int, chats: list[Any], folder: Path) -> Measur
 
 
 def _in_process(folder: Path, chats: list[Any]) -> Measured:
-    """The engine by itself, in this process."""
+    """Measure the engine alone, in this process."""
     import langue
 
     model = langue.load(folder, dtype="auto")
     best: Measured = {"speed": 0.0}
     for _ in range(3):
-        engine = model.engine(rows=CHATS)  # which knows no prompt
+        engine = model.engine(rows=CHATS)  # with an empty prefix cache
         engine.submit(chats[0]["messages"], max_tokens=4, temperature=0)
         while engine.has_work:
             engine.step()
@@ -226,7 +228,7 @@ def _table(machine: dict[str, Any], found: dict[str, Measured]) -> str:
 
 
 def _serve_plainly(folder: str, port: int) -> None:
-    """The peer: a route of FastAPI around sentence-transformers."""
+    """Run the peer, a route of FastAPI around sentence-transformers."""
     import uvicorn
     from fastapi import FastAPI
     from pydantic import BaseModel

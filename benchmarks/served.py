@@ -1,6 +1,4 @@
-"""What arrives: a command that serves over HTTP. What leaves: the running server, with the
-processor's seconds that it has used; and callers who time what they are answered.
-"""
+"""Run an HTTP server, measure its CPU time, and time the answers to concurrent callers."""
 
 import contextlib
 import json
@@ -18,18 +16,18 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-START = 300.0  # seconds in which a server is up
+START = 300.0  # seconds within which a server must have started
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server that answers."""
+    """A running server."""
 
     process: int
     port: int
 
     def cpu(self) -> float:
-        """Seconds that the processor has worked for it and the processes that it started."""
+        """Return the CPU seconds of the server and the processes that it started."""
         ticks = 0
         for file in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -47,7 +45,9 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(words: Sequence[str], port: int, log: Path) -> Iterator[Served]:
-    """Run a program, or `python -m WORDS`, until the block ends, from when it takes calls."""
+    """Run a program, or `python -m WORDS`, and yield it when it accepts calls; kill it at the end
+    of the block.
+    """
     command = list(words) if Path(words[0]).is_file() else [sys.executable, "-m", *words]
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     with log.open("w") as out:
@@ -74,7 +74,9 @@ def served(words: Sequence[str], port: int, log: Path) -> Iterator[Served]:
 
 
 def _answers(port: int) -> bool:
-    """Whether a server is up and has loaded its model: llama.cpp's says 503 until then."""
+    """Return whether a server is up and has loaded its model; llama.cpp's returns 503 until
+    then.
+    """
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/health")
@@ -87,7 +89,7 @@ def _answers(port: int) -> bool:
 
 @dataclass
 class Streamed:
-    """What one caller of a stream saw: seconds to the first token, and between the others."""
+    """The timing of one stream: seconds to the first token, and between subsequent tokens."""
 
     tokens: int = 0
     first: float = 0.0
@@ -95,7 +97,7 @@ class Streamed:
 
 
 def post(port: int, route: str, fields: Any) -> Any:
-    """What is answered to a call; RuntimeError where it is refused."""
+    """Return the answer to a call; RuntimeError if it fails."""
     connection = HTTPConnection("127.0.0.1", port, timeout=600)
     try:
         body = json.dumps(fields)
@@ -110,7 +112,7 @@ def post(port: int, route: str, fields: Any) -> Any:
 
 
 def stream(port: int, fields: Any) -> Streamed:
-    """A conversation, whose tokens are timed as they come."""
+    """Stream a chat completion, and time its tokens."""
     connection = HTTPConnection("127.0.0.1", port, timeout=600)
     found = Streamed()
     try:
@@ -140,13 +142,15 @@ def stream(port: int, fields: Any) -> Streamed:
 
 
 def at_once(callers: int, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """What so many callers get, each of which takes the next item when it has its answer."""
+    """Return the results of `work` on all items with this many concurrent callers, each of which
+    takes the next item after its answer.
+    """
     with ThreadPoolExecutor(callers) as pool:
         return list(pool.map(work, items))
 
 
 def percentiles(values: Sequence[float]) -> str:
-    """The 50th, 95th and 99th, in milliseconds."""
+    """Return the 50th, 95th and 99th percentile in milliseconds."""
     if len(values) < 2:
         return "-"
     cuts = statistics.quantiles(values, n=100, method="inclusive")

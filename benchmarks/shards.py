@@ -1,11 +1,10 @@
-"""What arrives: how many megabytes. What leaves: how fast text becomes a corpus, beside the
-tokenizers library alone.
+"""Compare the speed at which langue turns text into a corpus with the tokenizers library alone.
 
-The library's side is `encode_batch_fast` over texts that are in memory already, in one call and,
-since that may cost it memory, in calls of 1,000 texts; nothing is done with what it gives. The
-faster of the two counts. Ours begins at a .jsonl file: it reads, parses, hashes, divides, encodes,
-and writes shards with their checksums to disk. The text is cut into parts, on each of which all
-sides take their turn, so that whatever else the machine does hits all alike.
+The library's side is `encode_batch_fast` on texts in memory, in one call and, since that may cost
+it memory, in calls of 1,000 texts; the results are discarded. The faster of the two counts. langue
+starts from a .jsonl file: it reads, parses, hashes, splits, encodes, and writes shards with their
+checksums to disk. The text is divided into parts, and all sides process each part in turn, so that
+other load on the machine affects all of them equally.
 """
 
 import gzip
@@ -93,7 +92,7 @@ def run(megabytes: float, patience: float) -> None:
 
 
 def _reviews() -> Iterator[str]:
-    """IMDb's reviews, again from the beginning where they end."""
+    """Yield IMDb's reviews repeatedly."""
     while True:
         for name in ("train", "test"):
             with gzip.open(

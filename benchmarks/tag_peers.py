@@ -1,11 +1,10 @@
-"""What arrives: a model folder, tagged sentences, a number of epochs. What leaves: entity F1 on the
-test sentences, and the processor's seconds that training took, of langue and of transformers.
+"""Compare langue and transformers on token classification: entity F1 on the test sentences, and the
+CPU seconds of training.
 
-Both train the same encoder with the same rate, schedule, decay and batches of 32, the token in
-which a word begins carrying its tag, as transformers' run_ner.py has it; its Trainer has the
-options that make it fastest here. Of both the last weights are judged, by seqeval's two readings of
-tags.
-The two processes take turns (benchmarks/task_sides.py).
+Both train the same encoder with the same learning rate, schedule, decay and batches of 32; the
+first token of a word carries its tag, as in transformers' run_ner.py. transformers' Trainer has the
+options that make it fastest here. The final weights of both are evaluated, with seqeval's two
+interpretations of tags. The two processes run in turn (benchmarks/task_sides.py).
 """
 
 import tempfile
@@ -43,7 +42,9 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
-    """transformers' token classification: `steps` times so many steps; else F1 is measured too."""
+    """Train transformers' token classification; `steps`: only time this many steps, otherwise also
+    predict.
+    """
     import numpy as np
     from transformers import (
         AutoModelForTokenClassification,
@@ -108,8 +109,9 @@ PEERS = {"langue": ours, "hf": hf}
 def run(
     model: str | None, data: Path, epochs: float, share: float, settings: dict[str, Any]
 ) -> None:
-    """share: of the training sentences that is used. settings: of langue's side, over the shared
-    ones."""
+    """Run the comparison. share: fraction of the training sentences to use. settings: langue's
+    settings, on top of the shared ones.
+    """
     from langue.hub.checkpoint import describe, read_checkpoint
 
     folder = material.model_folder(model)
@@ -149,7 +151,7 @@ def run(
 
 
 def _write(data: Path, folder: Path, share: float) -> str:
-    """The splits as JSON lines, which both sides read; how large they are."""
+    """Write the splits as JSON lines, which both sides read, and return their sizes."""
     from langue.text.read.source import read
 
     source = read(data, need=("tokens", "tags"))
@@ -190,8 +192,9 @@ def _table(
 def scores(
     golds: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
 ) -> tuple[float, float, int]:
-    """F1 as seqeval has it by default, strictly, and how many tags follow one that they may
-    not."""
+    """Return F1 by seqeval's default, F1 in its strict mode, and the number of tags that may not
+    follow the one before them.
+    """
     from langue.text.tags import IOB2, count_entities, entities_of, precision_recall_f1
 
     found = []

@@ -1,6 +1,7 @@
-"""What the benchmarks of fine-tuning tasks share: their rows, langue's side, the options of
-transformers' Trainer, and two processes that take turns of some seconds. One is stopped while the
-other runs, so that other load of the machine affects both equally.
+"""Shared parts of the benchmarks of fine-tuning tasks: data, langue's side, the options of
+transformers' Trainer, and two processes that run in turn for some seconds each.
+
+One process is stopped while the other runs, so that other load on the machine affects both equally.
 """
 
 import json
@@ -19,13 +20,13 @@ import numpy as np
 
 from benchmarks.finetune_peers import step_clock
 
-TURN = 20.0  # seconds that a side runs before it is the other's turn
-DEFAULT_STEPS = 24  # of the Trainer with batches drawn at random, which are timed alone
+TURN = 20.0  # seconds of each turn
+DEFAULT_STEPS = 24  # steps that are timed separately for the Trainer with random batches
 SKIP = 4
 
 
 def rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
-    """The rows of a split, as `write_rows` wrote them for both sides."""
+    """Return the rows of a split that `write_rows` wrote for both sides."""
     lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -39,7 +40,7 @@ def draw(table: Any, most: int) -> Any:
 
 
 def write_rows(folder: Path, split: str, table: Any, columns: Sequence[str]) -> str:
-    """Write columns of a table as JSON lines; the split's name and size."""
+    """Write columns of a table as JSON lines, and return the split's name and size."""
     values = zip(*(table.column(name) for name in columns), strict=True)
     lines = [json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in values]
     (folder / f"{split}.jsonl").write_text("".join(lines), "utf-8")
@@ -47,7 +48,7 @@ def write_rows(folder: Path, split: str, table: Any, columns: Sequence[str]) -> 
 
 
 def without_lengths(answers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The answers of all sides without the lengths of their texts, which are long."""
+    """Return the answers of all sides without the lengths of their texts, which are long lists."""
     kept = {}
     for side, answer in answers.items():
         kept[side] = {name: value for name, value in answer.items() if name != "lengths"}
@@ -55,7 +56,7 @@ def without_lengths(answers: dict[str, dict[str, Any]]) -> dict[str, dict[str, A
 
 
 def predictions(prepared: Any, network: Any) -> Any:
-    """The answers of a trained network to the test split."""
+    """Return the predictions of a trained network for the test split."""
     from langue.runtime import device, precision
 
     kind = precision(prepared.settings.train.precision)
@@ -69,9 +70,10 @@ def train_langue(
     shared: dict[str, Any],
     judge: Callable[[Any, Any], Any] = predictions,
 ) -> dict[str, Any]:
-    """langue's Trainer on what `langue finetune` prepares, and what `judge` says of the network.
+    """Train with langue's Trainer on what `langue finetune` prepares, and return timings and the
+    result of `judge`.
 
-    shared: lr, warmup, weight_decay, batch and max_length, as both sides have them.
+    shared: lr, warmup, weight_decay, batch and max_length, the same for both sides.
     """
     from langue.runs.arguments import FINETUNE, resolve_call
     from langue.runs.execute import rows_in_use
@@ -115,12 +117,14 @@ def train_langue(
 
 
 def training_options(folder: str, job: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """The options of transformers' Trainer, and of what builds on it, for the same training."""
+    """Return the options of transformers' Trainer, and of trainers based on it, for the same
+    training.
+    """
     return {
         "output_dir": folder,
         "per_device_train_batch_size": shared["batch"],
         "learning_rate": shared["lr"],
-        "warmup_steps": shared["warmup"],  # below 1: a share of all steps
+        "warmup_steps": shared["warmup"],  # below 1: a fraction of all steps
         "weight_decay": shared["weight_decay"],
         "num_train_epochs": job["epochs"],
         **job["options"],
@@ -128,7 +132,7 @@ def training_options(folder: str, job: dict[str, Any], shared: dict[str, Any]) -
 
 
 def training_arguments(folder: str, job: dict[str, Any], shared: dict[str, Any]) -> Any:
-    """`training_options` as the Trainer itself takes them."""
+    """Return `training_options` in the form that the Trainer takes."""
     from transformers import TrainingArguments
 
     return TrainingArguments(
@@ -139,8 +143,11 @@ def training_arguments(folder: str, job: dict[str, Any], shared: dict[str, Any])
 
 
 def train_peer(trainer: Any) -> float:
-    """Train with a Trainer of transformers; the CPU seconds. Afterwards it predicts rows in the
-    order in which they are given, which it does not where it groups them by length."""
+    """Train with a Trainer of transformers, and return the CPU seconds.
+
+    Afterwards the Trainer predicts rows in their given order, which it does not do while it groups
+    them by length.
+    """
     began = time.process_time()
     trainer.train()
     seconds = time.process_time() - began
@@ -149,7 +156,7 @@ def train_peer(trainer: Any) -> float:
 
 
 def cpu_clock() -> Any:
-    """A callback that records the CPU seconds at the end of each step."""
+    """Return a callback that records the CPU seconds at the end of each step."""
     clock = step_clock()
     clock.cpu = []
     clock.on_step_end = lambda *_, **__: clock.cpu.append(time.process_time())
@@ -159,8 +166,9 @@ def cpu_clock() -> Any:
 def take_slices(
     module: str, jobs: dict[str, dict[str, Any]], seconds: float
 ) -> dict[str, dict[str, Any]]:
-    """What each side of a module answers, the processes running for so many seconds in turn until
-    all have ended."""
+    """Return the answers of each side of a module; the processes run in turn for this many seconds
+    until all have ended.
+    """
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as temporary:
         running: dict[str, subprocess.Popen[bytes]] = {}
@@ -204,7 +212,7 @@ def _alternate(waiting: dict[str, "subprocess.Popen[bytes]"], seconds: float) ->
 
 
 def answer_job(peers: dict[str, Any]) -> None:
-    """Be the process of a side: argv has its name and the folder of its job."""
+    """Run one side in this process; argv has its name and the folder of its job."""
     place = Path(sys.argv[2])
     answer = peers[sys.argv[1]](json.loads((place / "job.json").read_text()))
     (place / "answer.json").write_text(json.dumps(answer))

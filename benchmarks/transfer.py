@@ -1,10 +1,10 @@
-"""What arrives: unlabelled reviews, labelled sentences. What leaves: what pretraining bought, as a
-table and a curve.
+"""Measure the benefit of pretraining, with unlabelled reviews and labelled sentences, as a table
+and a curve.
 
-`python -m benchmarks transfer` pretrains a small encoder on the reviews' text (masked words; an
-hour on one core), then fine-tunes it for the sentences, beside the same model from scratch: same
-data, settings and seeds. The rate is the one that serves each side best on the development set; the
-test set is judged once a run. Finished runs in `folder` are not made again.
+`python -m benchmarks transfer` pretrains a small encoder on the text of the reviews (masked words;
+an hour on one core), then fine-tunes it on the sentences, and does the same with an untrained
+model: same data, settings and seeds. The learning rate of each side is the best one on the
+development set; the test set is evaluated once per run. Finished runs in `folder` are reused.
 """
 
 import json
@@ -18,7 +18,7 @@ from benchmarks.machine import facts
 
 MODEL = {"model.preset": "modernbert", "model.dim": 128, "model.n_layers": 3, "model.n_heads": 4}
 TOKENS = {"tokenizer.kind": "wordpiece", "tokenizer.lower": True, "tokenizer.vocab_size": 8192}
-# Muon's rate is 1e-2; AdamW, which has embeddings and norms, stays at 1e-3.
+# Muon's learning rate is 1e-2; AdamW's, for embeddings and norms, is 1e-3.
 PRETRAIN = {
     "task.mask_ratio": 0.25,
     "train.optimizer": "muon",
@@ -73,7 +73,7 @@ def _pretrain(out: Path, text: Path, settings: dict[str, Any]) -> None:
 
 
 def _finetune(folder: Path, side: str, rate: float, seed: int, data: Path) -> dict[str, Any]:
-    """The test accuracy, its baseline, and the development accuracy by step."""
+    """Return the test accuracy, that of the baseline, and the development accuracy by step."""
     out = folder / f"{side}-{rate:g}-{seed}"
     if not (out / "metrics.json").is_file():
         chosen = FINETUNE | {"train.lr": rate, "train.seed": seed}
@@ -116,7 +116,9 @@ def _table(
 
 
 def _draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Development accuracy by step, the mean over seeds, every seed faint behind it."""
+    """Plot the development accuracy by step: the mean over seeds, with each seed faint behind
+    it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,8 @@
-"""How many of our own files a reader crosses from a command to the first loss, and within one step.
+"""Count how many of our own files a reader crosses from a command to the first loss, and within one
+step.
 
-A file is crossed when a function of it runs; importing it alone does not count, and is counted
-apart.
+A file is crossed when one of its functions runs; files that are only imported are counted
+separately.
 """
 
 import inspect
@@ -23,7 +24,7 @@ GOALS = {"command to first loss": 30, "one optimiser step": 10, "modules importe
 
 
 class Walk:
-    """Records which files of the package run functions, in the order of their first call."""
+    """Records the files of the package whose functions run, in the order of their first call."""
 
     def __init__(self) -> None:
         self.files: dict[str, None] = {}
@@ -49,8 +50,9 @@ class Walk:
 
 
 def importing(frame: FrameType | None) -> bool:
-    """Whether a frame runs because one of our modules is being imported: it is the body of a module
-    or class, or was called by one."""
+    """Return whether a frame runs because one of our modules is being imported: it is the body of a
+    module or class, or was called by one.
+    """
     while frame is not None:
         inside = frame.f_code.co_filename.startswith(str(ROOT))
         if inside and not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
@@ -64,15 +66,15 @@ class Counts:
     """The walk of one command."""
 
     way: list[str]  # files from the command to the first loss
-    step: list[str]  # of one optimiser step
-    imported: int  # modules, by the verb's own import
+    step: list[str]  # files of one optimiser step
+    imported: int  # number of modules that the verb's import loads
 
     def numbers(self) -> dict[str, int]:
         return dict(zip(GOALS, (len(self.way), len(self.step), self.imported), strict=True))
 
 
 class FirstLoss(Exception):
-    """Raised where the walk ends."""
+    """Raised to end the walk."""
 
 
 def walk_to_loss(words: list[str]) -> tuple[list[str], list[str]]:
@@ -92,7 +94,7 @@ def walk_to_loss(words: list[str]) -> tuple[list[str], list[str]]:
         calls += 1
         if calls == 1:
             line = original(self, batches)
-            # what follows the first loss is no part of the way to it
+            # what follows the first loss does not belong to the way to it
             sys.setprofile(None)
             threading.setprofile(None)
             return line
@@ -112,7 +114,7 @@ def walk_to_loss(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def run_command(words: list[str]) -> None:
-    """The command line, without what turns an exception into an exit code."""
+    """Run the command line without its conversion of exceptions to exit codes."""
     import typer
 
     from langue.cli import app
@@ -121,7 +123,7 @@ def run_command(words: list[str]) -> None:
 
 
 def modules_imported(module: str, words: Sequence[str] = ()) -> int:
-    """How many of our modules an import of one brings; words: and a command line run by it."""
+    """Return how many of our modules the import of one loads; words: also run this command line."""
     code = f"import sys, langue.{module}\n"
     if words:
         code += f"langue.{module}.run({list(words)!r})\n"
@@ -131,7 +133,7 @@ def modules_imported(module: str, words: Sequence[str] = ()) -> int:
 
 
 def sample_data(folder: Path) -> tuple[Path, Path]:
-    """A labelled file and a text of a few lines."""
+    """Write a labelled file and a text, of a few lines each."""
     rows = [
         f'{{"text": "a {word} film number {i}", "label": "{word}"}}'
         for i in range(40)
@@ -147,7 +149,7 @@ def sample_data(folder: Path) -> tuple[Path, Path]:
 
 
 def measure(model: str, verbs: Sequence[str] = ("finetune", "pretrain")) -> dict[str, Counts]:
-    """The walk of each verb, on a labelled file or a text of a few lines."""
+    """Return the walk of each verb, on a labelled file or a text of a few lines."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         labelled, text = sample_data(folder)
@@ -164,7 +166,7 @@ def measure(model: str, verbs: Sequence[str] = ("finetune", "pretrain")) -> dict
 
 
 def report(found: dict[str, Counts]) -> str:
-    """The page docs/walk.md."""
+    """Return the page docs/walk.md."""
     lines = ["# The walk", ""]
     lines += [
         "How many of our own files a reader crosses: those of which a function runs, in the order",
@@ -187,7 +189,7 @@ def report(found: dict[str, Counts]) -> str:
 
 
 def command_imports() -> dict[str, int]:
-    """How many of our modules are imported where nothing is done."""
+    """Return how many of our modules are imported by commands that do nothing."""
     return {word: modules_imported("cli", [word]) for word in ("--version", "--help")}
 
 

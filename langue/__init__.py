@@ -1,10 +1,10 @@
-"""The face: the command line's verbs as Python functions, with the same names and defaults.
+"""The public Python API: the commands of the command line as functions, with the same names and
+defaults.
 
     run = langue.finetune(model="MODEL", data="reviews.csv", out="runs/reviews")
     langue.load("runs/reviews").predict(["A delight."])
 
-What arrives: a name. What leaves: the function behind it, imported when first asked for, so that
-`import langue` loads no torch.
+A function is imported when it is first accessed, so that `import langue` does not load torch.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if importlib.util.find_spec("fcntl") is None:  # locks of files, which Windows has not
+if importlib.util.find_spec("fcntl") is None:  # file locks, which Windows lacks
     raise ImportError(
         "langue needs a POSIX system, such as Linux or macOS; on Windows install and run it within"
         " WSL (wsl --install)"
@@ -85,13 +85,14 @@ _HOMES = {
 }
 
 
-# tqdm, which other libraries import, asks for ipywidgets in a notebook; our bars need none
+# tqdm, which other libraries import, warns in a notebook without ipywidgets; our bars do not need
+# it
 warnings.filterwarnings("ignore", "IProgress not found")
 
 
 class _Face(ModuleType):
-    """A verb keeps its name where a subpackage has it too: importing `langue.settings.sections`
-    must not make `langue.settings` a module that cannot be called.
+    """Keeps a public function from being replaced by a subpackage of the same name: importing
+    `langue.settings.sections` must not turn `langue.settings` into a module.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -109,6 +110,6 @@ def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
-if not TYPE_CHECKING:  # else a type checker would take every name for one that is there
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
     __getattr__ = _imported
 sys.modules[__name__].__class__ = _Face

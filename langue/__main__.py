@@ -1,6 +1,4 @@
-"""What arrives: `python -m langue ...`, so that `torchrun -m langue ...` works. What leaves: the
-command.
-"""
+"""Entry point of `python -m langue`, which also makes `torchrun -m langue ...` work."""
 
 from langue.cli import main
 

@@ -1,8 +1,8 @@
-"""What arrives: work that a hostile input may make endless, as messages. What leaves: answers, from
-a process of its own that has bounded memory and is killed where it takes too long.
+"""Run work that malicious input could make endless in a separate process, which has bounded memory
+and is killed if it takes too long.
 
-Compiling a grammar or rendering a template cannot be stopped otherwise. The process starts with the
-first message, stays, and ends with the one that started it.
+Compiling a grammar or rendering a template cannot be stopped in any other way. The process starts
+with the first message, stays, and ends with its parent.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-START = 60.0  # seconds in which the process is up
+START = 60.0  # seconds within which the process must have started
 STACK = 2 << 20  # bytes; other threads have 8 MB or more
 
 
 class NotStarted(Exception):
-    """A process that does not come up."""
+    """The process did not start."""
 
 
 class Gone(Exception):
-    """A process that ended where it should have answered, twice."""
+    """The process ended twice instead of answering."""
 
 
 class Child:
-    """The process, seen from the one that asks it, which asks one thing at a time."""
+    """The parent's handle of the process, which handles one message at a time."""
 
     def __init__(self, module: str, memory: int, first: bytes = b"") -> None:
-        """module: whose `begin` makes of the first message what answers each that follows. memory:
-        bytes that these may take, all together.
+        """module: its function `begin` is called with the first message, and returns the function
+        that answers each following one. memory: bytes that all answers together may take.
         """
         self._module = module
         self._memory = memory
@@ -44,10 +44,13 @@ class Child:
         self._is_up = False
 
     def ask(self, message: bytes, seconds: float) -> bytes | None:
-        """The answer; None where it takes longer, and the process was killed. NotStarted; Gone."""
+        """Return the answer, or None if it took longer than this and the process was killed.
+
+        Raises NotStarted, or Gone if the process ended twice.
+        """
         try:
             answer = self._ask(message, seconds)
-        except (EOFError, OSError):  # it may have been killed from outside: once more
+        except (EOFError, OSError):  # it may have been killed from outside: try once more
             self._restart()
             try:
                 answer = self._ask(message, seconds)
@@ -59,7 +62,7 @@ class Child:
         return answer
 
     def close(self) -> None:
-        """End the process; the next message starts another."""
+        """End the process; the next message starts a new one."""
         if self._end is not None:
             self._end()
         self.process = None
@@ -76,7 +79,9 @@ class Child:
         self._start()
 
     def _start(self) -> None:
-        """Start the process, whose start-up overlaps with what happens here meanwhile."""
+        """Start the process without waiting for it, so that its start-up overlaps with work
+        here.
+        """
         paths = [path or os.getcwd() for path in sys.path]
         code = (
             "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -88,7 +93,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # not interrupted by Ctrl-C
         )
         assert process.stdin is not None and process.stdout is not None
         self.process = process
@@ -112,7 +117,7 @@ class Child:
 
 
 def _connection(stream: Any) -> Connection:
-    """A pipe's end, for messages; it closes the descriptor itself."""
+    """Return one end of a pipe as a Connection, which closes its own descriptor."""
     handle = os.dup(stream.fileno())
     writable = stream.writable()
     stream.close()
@@ -130,16 +135,16 @@ def _end(process: "subprocess.Popen[bytes]", *connections: Connection) -> None:
 
 
 def answer_all(module: str, memory: int) -> None:
-    """Answer until the other process is gone, which is seen even while an answer is made."""
+    """Answer messages until the parent is gone; its end is noticed even during an answer."""
     from importlib import import_module
 
     begin = import_module(module).begin
     requests = Connection(os.dup(0), writable=False)
     answers = Connection(os.dup(1), readable=False)
-    os.dup2(2, 1)  # whatever prints must not print among the answers
+    os.dup2(2, 1)  # stray prints must not mix with the answers
     inner, outer = os.pipe()
     passed = Connection(outer, readable=False)
-    threading.stack_size(STACK)  # smaller than any thread's that does the same afterwards
+    threading.stack_size(STACK)  # smaller than that of any thread that does the same work later
     arguments = (begin, Connection(inner, writable=False), answers, memory)
     answering = threading.Thread(target=_answer, args=arguments, daemon=True)
     answering.start()
@@ -162,13 +167,15 @@ def _answer(
         message = requests.recv_bytes()
         try:
             made = answer(message)
-        except BaseException:  # Rust's panics are no Exception; the other process sees the end
+        except BaseException:  # Rust's panics are not an Exception; the parent sees the end
             os._exit(1)
         answers.send_bytes(made)
 
 
 def _bound_memory(more: int) -> None:
-    """Let the process grow by so many bytes, where the system tells its size (Linux)."""
+    """Limit the growth of the process to this many bytes, if the system reports its size
+    (Linux).
+    """
     with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
         _, most = resource.getrlimit(resource.RLIMIT_AS)

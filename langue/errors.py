@@ -1,16 +1,17 @@
-"""What arrives: something a user did that cannot work.
-What leaves: one line that says what, where, and what to do.
+"""Errors that a user can cause.
 
-Every error a user can cause is a `LangueError`; the command line prints it without a traceback and
-exits with its `exit_code`. Anything else that escapes is a defect of langue.
+Each is a `LangueError`, which says in one line what is wrong, where, and what to do; the command
+line prints it without a traceback and exits with its `exit_code`. Any other exception that escapes
+is a bug in langue.
 """
 
-MOST = 600  # characters of what is said: names and shapes come from files, which may be hostile
+MOST = 600  # maximum length of `what`: names and shapes come from files, which may be malicious
 
 
 class LangueError(Exception):
-    """One line: `where: what; do`. `what` is the fact, `where` the file and line or key, `do` the
-    remedy.
+    """An error in one line, `where: what; do`.
+
+    `what` is the fact, `where` the file and line or key, `do` the remedy.
     """
 
     exit_code = 2
@@ -35,7 +36,7 @@ class ModelError(LangueError):
 
 
 class PromptTooLong(ModelError):
-    """A text of more tokens than the model has room for."""
+    """A text with more tokens than fit into the model; `tokens` and `room` are the two numbers."""
 
     def __init__(self, what: str, *, tokens: int, room: int, where: str = "", do: str = "") -> None:
         super().__init__(what, where=where, do=do)
@@ -44,21 +45,23 @@ class PromptTooLong(ModelError):
 
 
 class RunError(LangueError):
-    """A run directory that is missing, occupied or damaged, or a run that cannot go on."""
+    """A run directory that is missing, occupied or damaged, or a run that cannot continue."""
 
 
 class LangueWarning(UserWarning):
-    """What was cut, left out or not followed, counted; the command line prints it as one line."""
+    """A count of what was truncated, left out or ignored; the command line prints it as one
+    line.
+    """
 
 
 class Interrupted(LangueError):
-    """The user pressed Ctrl-C; the state was saved and the message says how to go on."""
+    """The user pressed Ctrl-C; the state was saved, and the message says how to continue."""
 
     exit_code = 130
 
 
 class AlreadyReported(LangueError):
-    """What ended the run was reported by another of its processes; this one prints nothing."""
+    """The cause was reported by another process of the run, so this one prints nothing."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("another process of the run has reported why it ended")

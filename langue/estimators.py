@@ -1,12 +1,12 @@
-"""What arrives: texts and targets as scikit-learn gives them. What leaves: its estimators, trained
-by `langue.finetune`: they can be cloned, searched, put into a Pipeline and cross-validated.
+"""Estimators for scikit-learn that are trained by `langue.finetune`: they can be cloned, tuned by
+search, put into a Pipeline and cross-validated.
 
     from langue import TextClassifier
     TextClassifier("MODEL", epochs=2).fit(texts, labels).predict(["A delight."])
 
-What an estimator has learnt is a model of langue. A pickle, a joblib or a skops file holds the
-files of its folder as arrays of bytes, weights as safetensors, and `load` reads them as hostile
-input; `save` and `load` of an estimator need no pickle at all.
+A fitted estimator contains a model of langue. A pickle, a joblib or a skops file holds the files of
+the model's folder as arrays of bytes, with weights as safetensors, and loading reads them as
+untrusted input; `save` and `load` of an estimator need no pickle at all.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ from langue.tasks import ESTIMATED
 from langue.text.read.split import class_numbers, hold_out
 
 SAVED = "estimator.json"
-FILES = "model_files"  # in a pickle, in the place of the model
-# Parameters that are settings, and None: as langue has it.
+FILES = "model_files"  # key in a pickle that replaces the model
+# Parameters that are settings; None: langue's default.
 SETTINGS = {
     "epochs": "train.epochs",
     "max_steps": "train.max_steps",
@@ -47,11 +47,11 @@ SETTINGS = {
 
 
 class InputError(DataError, ValueError):
-    """What is given to an estimator and cannot be used; a ValueError, as scikit-learn expects."""
+    """Unusable input to an estimator; a ValueError, as scikit-learn expects."""
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
-    """What all share: text as input, and a model that is kept without a pickle."""
+    """The common base: text input, and a model that is stored without a pickle."""
 
     model: Any
     model_: Model
@@ -68,8 +68,11 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return "model_" in vars(self)
 
     def save(self, folder: str | Path) -> None:
-        """Write the model as `langue.load` and, where it can, `transformers` read it, with what the
-        estimator knows besides.
+        """Write the estimator to a folder that `langue.load` and, where possible, `transformers`
+        also read.
+
+        Raises ModelError if the folder is not empty, and InputError for a parameter that JSON
+        cannot express.
         """
         check_is_fitted(self)
         path = Path(folder)
@@ -92,7 +95,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """An estimator that `save` has written."""
+        """Load an estimator that `save` has written; RunError if there is none, or one of another
+        class.
+        """
         path = Path(folder) / SAVED
         if not path.is_file():
             raise RunError(
@@ -112,7 +117,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return made
 
     def _restore(self, kept: Mapping[str, Any]) -> None:
-        """Take what `_kept` has said besides the parameters."""
+        """Restore what `_kept` returned in addition to the parameters."""
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -144,15 +149,15 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
 
 class _Trained(_Estimator):
-    """One that is fine-tuned.
+    """An estimator that is fine-tuned.
 
     model: a Hub name or a folder. epochs, max_steps, lr, batch_examples, max_length, and others in
-    `settings` by `section.key`: as of `langue.finetune`; None: as there. validation_fraction: of
-    the rows, on which the best step is chosen. random_state: the seed, of the rows' division too;
+    `settings` by `section.key`: as in `langue.finetune`; None: its default. validation_fraction:
+    share of the rows on which the best step is selected. random_state: the seed, also of the split;
     None: 0. verbose: show the training on stderr.
     """
 
-    column: ClassVar[str]  # the one of targets
+    column: ClassVar[str]  # the column of the targets
     notes_: list[str]
 
     def __init__(
@@ -181,7 +186,7 @@ class _Trained(_Estimator):
         self.verbose = verbose
 
     def _train(self, items: list[Any], targets: list[Any], own: Mapping[str, Any]) -> None:
-        """Fine-tune on items with a target each, as a row has it."""
+        """Fine-tune on items and their targets, in the form in which rows hold them."""
         rows = [{**self._row(i), self.column: t} for i, t in zip(items, targets, strict=True)]
         seed = self._seed()
         classes = class_numbers(targets) if self.column == "label" else None
@@ -232,7 +237,7 @@ class _Trained(_Estimator):
         return hold_out(count, max(1, min(count - 1, round(count * share))), seed, classes)
 
     def _predictions(self, X: Any) -> Any:  # noqa: N803
-        """What the task has decoded of each item."""
+        """Return the task's decoded predictions."""
         check_is_fitted(self)
         items = self._items(X)
         rows, encoded = self.model_.answerable(items)
@@ -246,17 +251,17 @@ class _Trained(_Estimator):
 
 
 class TextClassifier(ClassifierMixin, _Trained):  # type: ignore[misc]
-    """A classifier of texts (or pairs of them, as tuples), fine-tuned as `langue.finetune` does.
+    """Classifier of texts, or of pairs of texts as tuples, fine-tuned by `langue.finetune`.
 
     After `fit`: `classes_`, in the order of the columns of `predict_proba`; `model_`, a
-    `langue.Model`; `notes_`, what was cut or dropped.
+    `langue.Model`; `notes_`, reports of what was truncated or dropped.
     """
 
     column = "label"
     classes_: NDArray[Any]
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Fine-tune on texts and a label each."""
+        """Fine-tune on texts X and their labels y."""
         items = texts_of(X)
         targets = targets_of(y, len(items))
         classes, numbers = np.unique(targets, return_inverse=True)
@@ -272,8 +277,8 @@ class TextClassifier(ClassifierMixin, _Trained):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
-        """The probability of each class, (N, C)."""
-        found = np.asarray(self._predictions(X), np.float64)  # (N, C), as the task orders them
+        """Return the probability of each class, (N, C)."""
+        found = np.asarray(self._predictions(X), np.float64)  # (N, C), in the task's order
         task: Any = self.model_.task
         order = [task.labels.index(name) for name in _names(self.classes_)]
         found = found.reshape(-1, len(order))[:, order]
@@ -281,7 +286,7 @@ class TextClassifier(ClassifierMixin, _Trained):  # type: ignore[misc]
         return normalised
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """The likeliest class of each text, (N,)."""
+        """Return the most probable class of each text, (N,)."""
         likeliest = self.predict_proba(X).argmax(axis=1)
         found: NDArray[Any] = self.classes_[likeliest]
         return found
@@ -298,12 +303,12 @@ class TextClassifier(ClassifierMixin, _Trained):  # type: ignore[misc]
 
 
 class TextRegressor(RegressorMixin, _Trained):  # type: ignore[misc]
-    """A regression on texts (or pairs of them, as tuples)."""
+    """Regressor of texts, or of pairs of texts as tuples, fine-tuned by `langue.finetune`."""
 
     column = "score"
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Fine-tune on texts and a number each."""
+        """Fine-tune on texts X and their numbers y."""
         items = texts_of(X)
         try:
             targets = np.asarray(targets_of(y, len(items)), np.float64)
@@ -318,31 +323,31 @@ class TextRegressor(RegressorMixin, _Trained):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
-        """A number for each text, (N,)."""
+        """Return a number for each text, (N,)."""
         return np.asarray(self._predictions(X), np.float64).reshape(-1)
 
 
 class Tagger(_Trained):
-    """A tag for each word: X are lists of words, y lists of as many tags.
+    """Tagger of words: X are lists of words, y lists of tags of the same lengths.
 
-    `score` is the F1 of entities where tags mark such, as B-PER does, else the share of right tags.
+    `score` is the F1 of entities if tags mark entities, such as B-PER, and otherwise the accuracy.
     """
 
     column = "tags"
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Fine-tune on lists of words and of their tags."""
+        """Fine-tune on lists of words X and lists of their tags y."""
         items = self._items(X)
         targets = [list(map(str, each)) for each in self._tags(y, items)]
         self._train(items, targets, {})
         return self
 
     def predict(self, X: Any) -> list[list[str]]:  # noqa: N803
-        """The tags of each list of words."""
+        """Return the tags of each list of words."""
         return [list(each.tags) for each in self._predictions(X)]
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803
-        """F1 of entities, or the share of right tags."""
+        """Return the F1 of entities, or the accuracy of tags."""
         items = self._items(X)
         golds = [list(map(str, each)) for each in self._tags(y, items)]
         task = self.model_.task if self.__sklearn_is_fitted__() else None
@@ -376,10 +381,10 @@ class Tagger(_Trained):
 
 
 class TextEmbedder(TransformerMixin, _Estimator):  # type: ignore[misc]
-    """One vector a text, as `langue.load(model).encode` makes it: a step of a Pipeline.
+    """Transformer that returns one vector for each text, as `langue.load(model).encode` does.
 
-    model: a Hub name or a folder. pool, prompt: as of `encode`. Nothing is learnt. A pickle holds
-    the model, so that it can be used elsewhere.
+    model: a Hub name or a folder. pool, prompt: as in `encode`. Nothing is learnt. A pickle
+    contains the model, so that it can be used elsewhere.
     """
 
     def __init__(
@@ -395,7 +400,7 @@ class TextEmbedder(TransformerMixin, _Estimator):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
-        """Load the model."""
+        """Load the model; X is only checked."""
         texts_of(X)
         if self.model is None:
             raise InputError("no model was named", do="give a Hub name or a folder: model=...")
@@ -403,12 +408,12 @@ class TextEmbedder(TransformerMixin, _Estimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
-        """(N, D) vectors."""
+        """Return the vectors, (N, D)."""
         check_is_fitted(self)
         return self.model_.encode(texts_of(X), pool=self.pool, prompt=self.prompt)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """`embedding0` and so on."""
+        """Return `embedding0` and so on."""
         check_is_fitted(self)
         width = self.model_.encode(["a"], pool=self.pool, prompt=self.prompt).shape[1]
         return np.array([f"embedding{place}" for place in range(width)], dtype=object)
@@ -418,8 +423,10 @@ class TextEmbedder(TransformerMixin, _Estimator):  # type: ignore[misc]
 
 
 def texts_of(X: Any) -> list[Any]:  # noqa: N803
-    """Texts, or pairs as tuples, of a list, an array, a Series or a table of one or two columns;
-    InputError at what is none.
+    """Return texts, or pairs as tuples, from a list, an array, a Series or a table with one or two
+    columns.
+
+    Raises InputError for anything else, and for empty texts.
     """
     items = _listed(X, "X")
     texts: list[Any] = []
@@ -437,7 +444,11 @@ def texts_of(X: Any) -> list[Any]:  # noqa: N803
 
 
 def targets_of(y: Any, count: int) -> NDArray[Any]:
-    """(N,) targets; InputError where there are not as many as texts, or several a text."""
+    """Return the targets, (N,).
+
+    Raises InputError if their number differs from that of texts, if a text has several, or if one
+    is missing.
+    """
     if y is None:
         raise InputError("y is None, and targets are needed: requires y to be passed", do="give y")
     if hasattr(y, "toarray"):
@@ -465,7 +476,9 @@ def targets_of(y: Any, count: int) -> NDArray[Any]:
 
 
 def _listed(given: Any, name: str) -> list[Any]:
-    """A list of what scikit-learn may give; (N, 1) and a table of one column as (N,)."""
+    """Return a list from any input of scikit-learn; (N, 1) and a table with one column become
+    (N,).
+    """
     if isinstance(given, str | bytes | Mapping):
         raise InputError(f"{name} is one {type(given).__name__}", do="put it into a list")
     if hasattr(given, "to_numpy"):
@@ -488,8 +501,8 @@ def _check_lengths(targets: int, count: int) -> None:
 
 
 def _names(classes: NDArray[Any]) -> list[str]:
-    """What classes are called in the model: as they are written, or where that is not possible by
-    their number.
+    """Return the names of the classes in the model: their text or, if that is not possible, their
+    number.
     """
     names = [str(each) for each in classes.tolist()]
     plain = all(name == name.strip() and name for name in names)
@@ -499,7 +512,7 @@ def _names(classes: NDArray[Any]) -> list[str]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON keeps a parameter."""
+    """Return whether JSON can express a parameter."""
     try:
         json.dumps(str(value) if isinstance(value, Path) else value)
     except (TypeError, ValueError):
@@ -509,7 +522,7 @@ def _is_plain(value: Any) -> bool:
 
 @contextlib.contextmanager
 def _quiet(wished: bool) -> Iterator[None]:
-    """Without progress bars; warnings are given all the same."""
+    """Suppress progress bars; warnings are still issued."""
     if not wished:
         yield
         return

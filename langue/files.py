@@ -1,6 +1,4 @@
-"""What arrives: bytes to keep.
-What leaves: files that are complete or absent, never half; and their checksums.
-"""
+"""Write files and folders atomically, lock folders, and compute checksums."""
 
 import contextlib
 import errno
@@ -16,8 +14,9 @@ from typing import Any
 
 from langue.errors import LangueError, ModelError, RunError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
-MOST_JSON = 200_000_000  # bytes; the longest published, of added tokens, have some twenty million
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk
+# bytes; the longest published files, with added tokens, have some 20 million
+MOST_JSON = 200_000_000
 
 
 def _sync(path: Path) -> None:
@@ -30,14 +29,14 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Write to the yielded temporary path; on success it replaces `path` in one step, on failure
-    nothing is left.
+    """Yield a temporary path to write to; on success it replaces `path` in one step, on failure
+    nothing remains.
     """
     refuse_existing(path, force=True)
     with disk_errors(path):
         path, temporary = _beside(path)
         temporary.touch(exist_ok=False)
-        # as the umask has it; what writes to it may put another file in its place
+        # the mode given by the umask; the writer may replace the temporary file by another
         mode = temporary.stat().st_mode
     try:
         with disk_errors(path):
@@ -51,7 +50,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """As `atomic_file`, for a folder: it appears under its name only when everything in it is on
+    """Yield a temporary folder to fill, which appears as `path` only when everything in it is on
     disk.
     """
     with disk_errors(path):
@@ -66,18 +65,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """Where `path` is, for a link is followed and stays one; and a name in the same folder that
-    nothing has.
+    """Return the resolved path, so that a link stays a link, and an unused name in the same
+    folder.
     """
-    path = Path(os.path.realpath(path))  # of a link that leads to itself, itself
+    path = Path(os.path.realpath(path))  # a link to itself stays as it is
     path.parent.mkdir(parents=True, exist_ok=True)
     return path, path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def refuse_existing(file: str | Path | None, force: bool) -> None:
-    """RunError where there is something already where a file is to be written, but for a file that
-    `force` replaces.
-    """
+    """Raise RunError if the path of an output exists, unless it is a file and `force` is set."""
     if file is None:
         return
     with disk_errors(path := Path(file)):
@@ -94,15 +91,13 @@ def refuse_existing(file: str | Path | None, force: bool) -> None:
 
 
 def complete_folder(temporary: Path, path: Path) -> None:
-    """Give a folder, written by whomever beside `path`, that name once everything in it is on
-    disk.
-    """
+    """Rename a finished folder beside `path` to `path`, once everything in it is on disk."""
     with disk_errors(path):
         _complete(temporary, path)
 
 
 def _complete(temporary: Path, path: Path) -> None:
-    # as the umask has it; safetensors gives its files to their owner alone
+    # the mode given by the umask; safetensors creates files that only their owner can read
     mode = temporary.stat().st_mode & 0o666
     for file in temporary.rglob("*"):
         if file.is_file():
@@ -115,7 +110,9 @@ def _complete(temporary: Path, path: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Take out what is in a folder, which stays, as a link to it does."""
+    """Remove the content of a folder, but not the folder itself, which may be the target of a
+    link.
+    """
     with disk_errors(folder):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -126,21 +123,21 @@ def clear(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replace_on_success(folder: Path, force: bool) -> Iterator[None]:
-    """Within, the folder that `force` replaces stands aside, an empty one in its place; where what
-    is done within fails, it comes back. RunError where another process is at work in it.
+    """Set aside a folder that `force` replaces, and put an empty one in its place; if the body
+    fails, the old folder is restored. Raises RunError if another process uses it.
     """
     if not force or not folder.exists():
         yield
         return
-    folder = folder.resolve()  # a link stays one
+    folder = folder.resolve()  # so that a link stays a link
     aside = folder.with_name(f".{folder.name}.replaced")
     with contextlib.ExitStack() as locks:
-        # A lock stays with what it was put on, whatever that is called later.
+        # A lock belongs to the folder itself, and survives its renaming.
         for path in (folder, aside):
             if path.exists():
                 locks.enter_context(_locked(path, fcntl.LOCK_EX, folder))
         with disk_errors(folder):
-            # of an attempt that was killed: what it was to replace is there still
+            # a previous attempt was killed: what it was to replace still exists
             if aside.exists():
                 shutil.rmtree(folder)
             else:
@@ -155,16 +152,18 @@ def replace_on_success(folder: Path, force: bool) -> Iterator[None]:
         shutil.rmtree(aside)
 
 
-# What file systems say that lock nothing; NFS the last, of a folder, which cannot be opened to be
-# written.
+# Errors of file systems without locks; the last one is that of NFS for a folder, since a folder
+# cannot be opened for writing.
 UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Make the folder where it is missing, and keep every other process that asks out of it.
-    RunError where one is in it. Where what is done within fails and leaves nothing in a folder that
-    was made, that goes again.
+    """Create the folder if it is missing, and lock it against all other processes that request a
+    lock.
+
+    Raises RunError if another process has a lock. If the body fails and leaves a newly created
+    folder empty, the folder is removed again.
     """
     with disk_errors(folder):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -173,7 +172,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(OSError):  # one is not empty, or gone
+            with contextlib.suppress(OSError):  # a folder is not empty, or no longer exists
                 for path in made:
                     path.rmdir()
             raise
@@ -181,8 +180,10 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep processes out that want to be alone in the folder, and none that reads it too. RunError
-    where one is.
+    """Lock the folder against processes that request an exclusive lock, but not against other
+    readers.
+
+    Raises RunError if a process has an exclusive lock.
     """
     with _locked(folder, fcntl.LOCK_SH, folder):
         yield
@@ -190,7 +191,7 @@ def in_use(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path, kind: int, where: Path) -> Iterator[None]:
-    """A lock on the folder at `path`, of a kind of `fcntl.flock`."""
+    """Hold a lock on the folder at `path`; kind: as in `fcntl.flock`."""
     with disk_errors(where):
         handle = os.open(path, os.O_RDONLY)
     try:
@@ -215,12 +216,12 @@ def _lock(handle: int, path: Path, kind: int, where: Path) -> None:
         if error.errno not in UNLOCKABLE:
             raise
     if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):
-        raise busy  # it was replaced between the opening and the lock
+        raise busy  # the folder was replaced between opening and locking
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """What goes wrong while `path` is written, a full disk first of all, becomes a RunError."""
+    """Turn errors while `path` is written, such as a full disk, into a RunError."""
     try:
         yield
     except OSError as error:
@@ -233,7 +234,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 " is kept"
             ),
         ) from error
-    except LangueError:  # which says what is wrong already, perhaps in the same words
+    except LangueError:  # it already says what is wrong, possibly with the same words
         raise
     except Exception as error:
         # safetensors reports a full disk as its own error type, with the system's words inside.
@@ -257,15 +258,15 @@ def write_text(path: Path, content: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """JSON of a file that this project or a model publisher wrote; errors name the file and the
-    line.
+    """Return the JSON content of a file by this project or by a model's publisher; errors name the
+    file and the line.
     """
     try:
         if path.stat().st_size > MOST_JSON:
             raise RunError(
                 f"{path.stat().st_size:,} bytes of JSON are beyond any use", where=str(path)
             )
-        return json.loads(path.read_text("utf-8-sig"))  # Windows puts a mark first
+        return json.loads(path.read_text("utf-8-sig"))  # Windows writes a byte order mark
     except FileNotFoundError:
         raise RunError("no such file", where=str(path)) from None
     except OSError as error:
@@ -277,8 +278,8 @@ def read_json(path: Path) -> Any:
 
 
 def unreadable(error: OSError, where: str | Path, kind: type[LangueError]) -> LangueError:
-    """The error of what is there and may not or cannot be read, which says nothing of what is in
-    it.
+    """Return the error for a file that exists but cannot be read; it does not mean that the content
+    is bad.
     """
     return kind(
         f"cannot be read: {error.strerror or error}",
@@ -293,8 +294,9 @@ def sha256(path: Path) -> str:
 
 
 def refuse_code(config: dict[str, Any], file: Path) -> None:
-    """ModelError where a published config names code of its own, which is never run: what that
-    would make of the weights or the text is then not known, whatever else the config says.
+    """Raise ModelError if a published config refers to custom code, which is never run.
+
+    The effect of that code on the weights or the text is unknown, whatever else the config says.
     """
     named = [key for key in ("auto_map", "custom_pipelines") if config.get(key)]
     if named:

@@ -1,6 +1,4 @@
-"""What arrives: a device's name. What leaves: what its maker says it can do: peak, memory, power,
-with the source.
-"""
+"""Published properties of accelerators, with their sources: peak throughput, memory and power."""
 
 import difflib
 import time
@@ -15,20 +13,21 @@ from langue.runtime import TRAINING_KERNELS, device, keep_kernels
 @dataclass(frozen=True)
 class Hardware:
     name: str
-    # FLOP/s of dense bf16 matrix products, summed in fp32; of fp32 where bf16 is not in hardware
+    # FLOP/s of dense bf16 matrix products with fp32 accumulation; of fp32 products if the hardware
+    # has no bf16
     peak: float
     memory: float  # bytes
-    watts: float | None  # of one device, at most; None: not known
-    node: int  # devices that share a case
-    linked: int  # of them, those that links of their own join (NVLink, Infinity Fabric)
+    watts: float | None  # maximum power of one device; None: unknown
+    node: int  # devices in a node
+    linked: int  # devices in a node that have direct links (NVLink, Infinity Fabric)
     source: str
-    measured: bool = False  # here, not read in a data sheet
+    measured: bool = False  # measured here, not taken from a data sheet
     bf16: bool = True
-    kind: str = "cuda"  # as PyTorch calls it
+    kind: str = "cuda"  # PyTorch's device type
 
     @property
     def room(self) -> float | None:
-        """Bytes of a GPU's memory; None: it is none."""
+        """Return the memory of a GPU in bytes, or None for other devices."""
         return self.memory if self.kind == "cuda" else None
 
 
@@ -89,15 +88,15 @@ NOISE = ("nvidia", "geforce", "amd", "instinct", "sxm5", "sxm4", "sxm", "hbm3e",
 
 
 def read(name: str) -> Hardware | None:
-    """By its name, however it is spelled: H100, RTX 4090, NVIDIA A100-SXM4-80GB. None: it is not in
-    the table.
+    """Return the hardware with this name in any spelling (H100, RTX 4090, NVIDIA A100-SXM4-80GB),
+    or None if it is not in the table.
     """
     plain = _plain(name)
     return next((known for known in TABLE.values() if plain == _plain(known.name)), None)
 
 
 def find(name: str) -> Hardware:
-    """As `read`; SettingsError where it is not in the table."""
+    """Return the hardware like `read`; SettingsError if it is not in the table."""
     known = read(name)
     if known is None:
         close = difflib.get_close_matches(_plain(name), TABLE, 1, 0.4)
@@ -115,16 +114,17 @@ def _plain(name: str) -> str:
     return plain
 
 
-# (rows, inner, columns) of a product that is timed. A GPU needs less time for a processor's than to
-# begin it.
+# (rows, inner, columns) of the product that is timed. A GPU would spend more time on launching the
+# CPU's product than on computing it.
 PRODUCT = {"cpu": (1024, 384, 1536), "cuda": (8192, 8192, 8192)}
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
-    """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's
-    shape.
+    """Measure this machine's rate of matrix products in FLOP/s, with the shape of a Transformer's
+    products.
     """
-    keep_kernels(TRAINING_KERNELS)  # these products are a training's first
+    # training's settings, since these may be the first products of a training run
+    keep_kernels(TRAINING_KERNELS)
     rows, inner, columns = PRODUCT.get(device().type, PRODUCT["cpu"])
     a = torch.randn(rows, inner, device=device()).to(dtype)
     b = torch.randn(inner, columns, device=device()).to(dtype)
@@ -137,8 +137,8 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 def peak(dtype: torch.dtype) -> float:
-    """FLOP/s of this process's device: what its maker says of a known GPU in bf16, else what is
-    measured.
+    """Return the peak FLOP/s of this process's device: the published value for a known GPU with
+    bf16, otherwise a measured one.
     """
     if device().type == "cuda" and dtype == torch.bfloat16:
         known = read(torch.cuda.get_device_name(device()))

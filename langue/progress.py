@@ -1,4 +1,4 @@
-"""What arrives: the size of some work. What leaves: a progress bar on stderr while it is done."""
+"""Progress bars and messages on stderr."""
 
 import sys
 import time
@@ -24,14 +24,12 @@ from langue.errors import LangueWarning
 from langue.wording import span
 
 _is_quiet: ContextVar[bool] = ContextVar("is_quiet", default=False)
-NOTEBOOK_EVERY = 0.5  # seconds between two looks of a notebook at a bar
+NOTEBOOK_EVERY = 0.5  # seconds between two updates of a bar in a notebook
 
 
 @contextmanager
 def quiet(chosen: bool = True) -> Iterator[None]:
-    """Within, nothing is said but warnings and errors, and no bar is shown, where that is
-    chosen.
-    """
+    """Suppress messages and bars, but not warnings and errors, if `chosen` is set."""
     before = _is_quiet.set(chosen)
     try:
         yield
@@ -40,7 +38,7 @@ def quiet(chosen: bool = True) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """One line on stderr, as it is."""
+    """Print one line on stderr, verbatim."""
     if _is_quiet.get():
         return
     console = Console(file=sys.stderr, force_jupyter=False)
@@ -48,7 +46,7 @@ def say(text: str) -> None:
 
 
 def warn(message: str) -> None:
-    """A LangueWarning at the line of the user's program that called langue."""
+    """Issue a LangueWarning for the line of the user's program that called langue."""
     frame = sys._getframe(1)
     level = 2
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(
@@ -60,14 +58,16 @@ def warn(message: str) -> None:
 
 
 class Bar(Progress):
-    """A bar on stderr; in a notebook one that is shown in its place, which needs no ipywidgets."""
+    """A progress bar on stderr or, in a notebook, as HTML in the output cell, without
+    ipywidgets.
+    """
 
     def __init__(
         self, *columns: Any, transient: bool = False, disable: bool = False, quiet: bool = False
     ) -> None:
         quiet = quiet or _is_quiet.get()
         self._notebook = None if disable or quiet else _notebook()
-        self._shown = 0.0  # when the notebook was last told
+        self._shown = 0.0  # time of the last update of the notebook
         super().__init__(
             *columns,
             console=Console(file=sys.stderr, quiet=quiet, force_jupyter=False),
@@ -99,7 +99,7 @@ class Bar(Progress):
 
 
 def _as_html(task: Task) -> str:
-    """A bar of a notebook: what is done, how much of it, and the time that is left."""
+    """Return a bar as HTML: name, completed and total work, and remaining time."""
     extent = "" if task.total is None else f' max="{task.total}" value="{task.completed}"'
     of = "" if task.total is None else f"/{task.total:,.0f}"
     left = task.time_remaining
@@ -114,7 +114,9 @@ def _as_html(task: Task) -> str:
 
 
 def _notebook() -> Callable[[str], None] | None:
-    """What puts HTML in one place of the notebook that this runs in; None where it is none."""
+    """Return a function that shows HTML in a fixed place of the current notebook, or None outside
+    of one.
+    """
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     if getattr(shell, "kernel", None) is None:
@@ -134,8 +136,10 @@ def _notebook() -> Callable[[str], None] | None:
 
 @contextmanager
 def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how much more is done. The bar goes when the work is done.
-    None: nobody knows.
+    """Show a progress bar, and yield a function to call with the amount of additional completed
+    work.
+
+    The bar disappears at the end. total: None if it is unknown.
     """
     of = "" if total is None else "/{task.total:,}"
     with Bar(

@@ -1,6 +1,4 @@
-"""What arrives: names and where in the package the things behind them are. What leaves: the things,
-each imported when it is first asked for, so that a name costs nothing until it is used.
-"""
+"""Lazy registries: tables of names whose objects are imported when they are first requested."""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module
@@ -11,11 +9,13 @@ T = TypeVar("T")
 
 
 class Registry(MutableMapping[str, T]):
-    """A table of names. places: name -> "module:attribute", the module within langue; finish: what
-    is done to a thing, by its name, before it is given for the first time.
+    """A table of lazily imported objects.
 
-    Asking whether a name is there, or going through the names, imports nothing; `values` and
-    `items` import all.
+    places: name -> "module:attribute", with the module relative to langue. finish: called with name
+    and object before the object is returned for the first time; its result is returned instead.
+
+    Membership tests and iteration over names import nothing; `values` and `items` import
+    everything.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Registry(MutableMapping[str, T]):
         return self._found[name]
 
     def __setitem__(self, name: str, found: T) -> None:
-        """Register a thing that is there already, such as a family of one's own."""
+        """Register an existing object, such as a family of one's own."""
         self._places[name] = ""
         self._found[name] = found
 

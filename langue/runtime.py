@@ -1,8 +1,7 @@
-"""What arrives: the machine as it is. What leaves: device, precision, seed and rank, the
-only global state.
+"""The state of the machine: device, precision, seed and rank, which are the only global state.
 
-The hardware is asked, never recognised by name: a processor without bf16 instructions computes in
-fp32.
+Capabilities are queried, not derived from the name of the hardware; for example, a processor
+without bf16 instructions computes in fp32.
 """
 
 import mmap
@@ -28,8 +27,8 @@ R = TypeVar("R")
 
 
 def device() -> "torch.device":
-    """The accelerator of this process where there is one, else the CPU. `LANGUE_DEVICE`
-    overrides.
+    """Return the accelerator of this process if there is one, else the CPU; `LANGUE_DEVICE`
+    overrides this.
     """
     import torch
 
@@ -43,7 +42,7 @@ def device() -> "torch.device":
 
 @cache
 def _device_called(name: str) -> "torch.device":
-    """SettingsError where there is no such device that PyTorch can use here."""
+    """Return the device with this name; SettingsError if PyTorch cannot use it here."""
     import torch
 
     try:
@@ -63,8 +62,8 @@ def _device_called(name: str) -> "torch.device":
 
 @contextmanager
 def computing(device: str | None = None, batch_tokens: int | None = None) -> Iterator[None]:
-    """Within, computing on this device (None: the one that is chosen without it), and predicting
-    with so many tokens a batch.
+    """Within this context, compute on this device (None: the default) and predict with this many
+    tokens per batch (None: the default).
     """
     if batch_tokens is not None and batch_tokens < 1:
         raise SettingsError(f"batch_tokens = {batch_tokens}: none would be read", do="give more")
@@ -83,13 +82,15 @@ def computing(device: str | None = None, batch_tokens: int | None = None) -> Ite
 
 
 def batch_tokens(usual: int) -> int:
-    """Tokens of a batch that is predicted: as `computing` was told, else the usual number."""
+    """Return the tokens per batch in prediction: those given to `computing`, else the usual
+    number.
+    """
     return _batch_tokens.get() or usual
 
 
 @cache
 def has_bf16(kind: str) -> bool:
-    """Whether `kind` ("cpu", "cuda") multiplies bf16 matrices in hardware."""
+    """Return whether devices of type `kind` ("cpu", "cuda") multiply bf16 matrices in hardware."""
     import torch
 
     if kind == "cuda":
@@ -104,9 +105,10 @@ def has_bf16(kind: str) -> bool:
 
 @cache
 def has_amx_bf16() -> bool:
-    """Whether the processor multiplies bf16 matrices tile by tile (AMX). PyTorch's attention kernel
-    is made for that, and needs no code of oneDNN's for each length of texts; on other processors
-    ours is faster (docs/LOG.md).
+    """Return whether the processor multiplies tiles of bf16 matrices (AMX).
+
+    PyTorch's attention kernel is made for that, and needs no oneDNN code for each text length; on
+    other processors ours is faster (docs/LOG.md).
     """
     import torch
 
@@ -114,7 +116,9 @@ def has_amx_bf16() -> bool:
 
 
 def precision(name: str = "auto") -> "torch.dtype":
-    """The dtype of the matrix products: `bf16`, `fp32`, or by asking the hardware (`auto`)."""
+    """Return the dtype of matrix products: `bf16`, `fp32`, or what the hardware supports
+    (`auto`).
+    """
     import torch
 
     if name == "auto":
@@ -126,14 +130,14 @@ def precision(name: str = "auto") -> "torch.dtype":
 
 
 def check_compiler() -> None:
-    """SettingsError where PyTorch's compiler does not work: it calls a C++ compiler, and for GPUs
-    Triton.
+    """Raise SettingsError if PyTorch's compiler does not work: it needs a C++ compiler and, for
+    GPUs, Triton.
     """
     import torch
 
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device()))
-    except RuntimeError as error:  # all that it raises are
+    except RuntimeError as error:  # all its errors are RuntimeErrors
         raise SettingsError(
             "train.compile: PyTorch's compiler does not work here:"
             f" {str(error).strip().splitlines()[0]}",
@@ -146,9 +150,10 @@ def check_compiler() -> None:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have glibc keep what one training step frees for the next: given back to the system, the same
-    pages are asked for again, and zeroed, in every step. Whether it does; by other C libraries
-    nothing is changed.
+    """Make glibc keep memory that one training step frees for the next one.
+
+    Otherwise the same pages are returned to the system, requested again and zeroed in every step.
+    Returns whether it worked; with other C libraries nothing changes.
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return False
@@ -163,9 +168,10 @@ def keep_freed_memory() -> bool:
 
 @cache
 def share_heaps(count: int = 2) -> bool:
-    """Have the threads of this process allocate from so many heaps of glibc's: by default there are
-    eight a core, each of which keeps what it once needed. Whether it is so; see
-    `keep_freed_memory`.
+    """Limit the number of glibc's heaps for the threads of this process.
+
+    By default there are eight for each core, each of which keeps its peak memory. Returns whether
+    it worked; see `keep_freed_memory`.
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return False
@@ -176,13 +182,15 @@ def share_heaps(count: int = 2) -> bool:
 
 
 class HeapTrimmer:
-    """Gives back what `keep_freed_memory` has kept, once it is far more than the steps need: what
-    lives on (oneDNN's code for a new shape) comes to lie between what is freed, the pieces left are
-    too small for the next step, and three gigabytes become twelve over a thousand steps whose
-    shapes differ.
+    """Returns memory that `keep_freed_memory` has kept when it is far more than the steps need.
+
+    Long-lived allocations (oneDNN's code for a new shape) end up between freed blocks, and the
+    pieces that remain are too small for the next step: without trimming, three gigabytes became
+    twelve over a thousand steps with different shapes.
     """
 
-    # steps until as much is held as is needed; more than that many times it is too much
+    # number of steps after which the memory in use is representative, and the factor above which it
+    # is trimmed
     settled = 8
     factor = 1.5
 
@@ -191,7 +199,7 @@ class HeapTrimmer:
         self.needed = 0
 
     def maybe_trim(self) -> None:
-        """To be called after each step."""
+        """Trim if necessary; call this after each step."""
         held = resident_memory()
         if held is None:
             return
@@ -205,7 +213,7 @@ class HeapTrimmer:
 
 @contextmanager
 def evaluating(model: "torch.nn.Module") -> Iterator[None]:
-    """Within, the model is in evaluation mode, without dropout; afterwards in its former mode."""
+    """Put the model into evaluation mode, without dropout, and restore its mode afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -215,15 +223,15 @@ def evaluating(model: "torch.nn.Module") -> Iterator[None]:
 
 
 def give_freed_memory() -> None:
-    """Have glibc give all pages that nothing lies on back to the system."""
+    """Make glibc return all unused pages to the system."""
     import ctypes
 
     ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_memory() -> int | None:
-    """Bytes of this process that are in memory now; None where the system does not tell in Linux's
-    way.
+    """Return the resident memory of this process in bytes, or None if the system has no Linux-like
+    /proc.
     """
     try:
         with open("/proc/self/statm", "rb") as handle:
@@ -232,17 +240,20 @@ def resident_memory() -> int | None:
         return None
 
 
-TRAINING_KERNELS = 4096  # of as many shapes as an epoch's batches have
-SERVING_KERNELS = 128  # about 90 MB with what PyTorch keeps; steps are then up to an eighth slower
+TRAINING_KERNELS = 4096  # as many as an epoch has batch shapes
+# about 90 MB, including PyTorch's part; steps then take up to an eighth longer
+SERVING_KERNELS = 128
 
 
 def keep_kernels(count: int | None = None) -> None:
-    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code of so many products:
-    it makes some for each shape, which is half a millisecond's work or more and up to a megabyte.
-    A training, whose lengths differ from batch to batch, wants many; a server, whose memory is to
-    stay what it is, few; None is for oneDNN's usual 1,024. PyTorch, who keeps as many again for
-    each thread, keeps few beside. Both ask at their first product; settings of the environment's
-    own stand.
+    """Set the number of products for which oneDNN, which multiplies bf16 matrices on CPUs, caches
+    its code.
+
+    It generates code for each shape, which takes half a millisecond or more, and up to a megabyte.
+    Training, with lengths that differ from batch to batch, needs a large cache; a server, whose
+    memory should stay constant, a small one; None: oneDNN's default of 1,024. PyTorch, which caches
+    as many again for each thread, is set to a small number. Both read these values at their first
+    product; existing environment variables take precedence.
     """
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
     if count is not None:
@@ -251,9 +262,10 @@ def keep_kernels(count: int | None = None) -> None:
 
 @cache
 def disable_cudnn_sdpa() -> None:
-    """Have PyTorch compute attention on GPUs by kernels that are there: cuDNN's is planned for each
-    shape anew ("may trigger excessive recompilation", says PyTorch), and here no two batches, and
-    no two tokens that are written, have shapes in common.
+    """Make PyTorch compute attention on GPUs without cuDNN.
+
+    cuDNN plans a kernel for each shape ("may trigger excessive recompilation", says PyTorch), and
+    here no two batches, and no two decoding steps, have the same shapes.
     """
     import torch
 
@@ -261,15 +273,17 @@ def disable_cudnn_sdpa() -> None:
 
 
 def release_pages(read: "torch.Tensor") -> None:
-    """Give back the memory under a tensor that nobody will read again, while it is yet part of
-    something larger: the pages of a mapped file, above all, which stay resident otherwise for as
-    long as the file is mapped.
+    """Release the memory under a tensor that will not be read again and is part of something
+    larger.
+
+    This mainly concerns the pages of a mapped file, which otherwise stay resident as long as it is
+    mapped.
     """
     if read.device.type != "cpu" or not hasattr(mmap, "MADV_DONTNEED"):
         return
     import ctypes
 
-    page = mmap.PAGESIZE  # whole pages only: its neighbours are on the others
+    page = mmap.PAGESIZE  # only whole pages, since partial ones are shared with neighbours
     begin = -(-read.data_ptr() // page) * page
     end = (read.data_ptr() + read.nbytes) // page * page
     if begin < end:
@@ -279,12 +293,12 @@ def release_pages(read: "torch.Tensor") -> None:
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """What `work` makes of each item, in their order; for work that torch does, outside of Python's
-    lock.
+    """Return the results of `work` on all items, in order; for work that torch does without holding
+    the GIL.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    # that are ours
+    # the cores that this process may use
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(work, items))
@@ -292,20 +306,21 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 @cache
 def _workers(threads: int) -> "ThreadPoolExecutor":
-    """Threads that live on: a new one has to ask the system for all the memory that the last one
-    had.
+    """Return a persistent pool of threads: a new thread would have to request all its memory from
+    the system again.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(threads, "langue")
 
 
-os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has none of its parent's threads
+os.register_at_fork(after_in_child=_workers.cache_clear)  # a forked process has none
 
 
 def parallel_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """What `work` makes of each item, in their order: as many at a time as torch has threads, each
-    in one thread.
+    """Yield the results of `work` on all items, in order.
+
+    As many items run at a time as torch has threads, each in a single thread.
     """
     import torch
 
@@ -315,8 +330,8 @@ def parallel_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         return
 
     def alone(item: T) -> R:
-        # Not at the worker's start, which may come after all items are done: this changes it for
-        # later threads, too.
+        # This is not done when the worker starts, which may be after all items are done, because it
+        # also affects threads that start later.
         torch.set_num_threads(1)
         return work(item)
 
@@ -335,7 +350,7 @@ def world_size() -> int:
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process again, after one of its group had died
+    """Return whether torchrun has restarted this process after one of its group failed
     (`--max-restarts`).
     """
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
@@ -343,15 +358,15 @@ def restarted() -> bool:
 
 @cache
 def device_memory(place: "torch.device") -> int | None:
-    """Bytes of a GPU's memory, in use or not; None: it is no GPU."""
+    """Return the total memory of a GPU in bytes, or None for other devices."""
     import torch
 
     return torch.cuda.get_device_properties(place).total_memory if place.type == "cuda" else None
 
 
 def free_memory(place: "torch.device") -> int:
-    """Bytes that may still be taken on a device; of a processor as Linux estimates it without
-    swapping, else half of what is there.
+    """Return the available memory of a device in bytes; for a CPU, Linux's estimate without
+    swapping, or half of the total memory on other systems.
     """
     import torch
 
@@ -366,8 +381,8 @@ def free_memory(place: "torch.device") -> int:
 
 
 def peak_memory() -> int:
-    """Most memory that was in use at once so far, in bytes: a GPU's where there is one, else what
-    was resident.
+    """Return the peak memory so far in bytes: allocated on the GPU if there is one, else
+    resident.
     """
     place = device()
     if place.type == "cuda":

@@ -1,15 +1,15 @@
-"""What arrives: numbers. What leaves: the words that people would use for them."""
+"""Format numbers and durations for people."""
 
 UNITS = {"days": 86_400.0, "hours": 3600.0, "minutes": 60.0}  # in seconds, the largest first
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A count and what is counted: `1 document`, `2,000 documents`, `3 queries`."""
+    """Return a count with its noun: `1 document`, `2,000 documents`, `3 queries`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def span(seconds: float) -> str:
-    """A measured time in the unit that people would use."""
+    """Return a measured duration in the most suitable unit; seconds: its length."""
     for name, size in UNITS.items():
         if seconds >= 2 * size:
             times = seconds / size
@@ -18,7 +18,7 @@ def span(seconds: float) -> str:
 
 
 def estimate(seconds: float) -> str:
-    """A time that is only estimated: `about 24 seconds`."""
+    """Return an estimated duration, such as `about 24 seconds`."""
     if seconds < 1:
         return "less than a second"
     if seconds < 2 * UNITS["minutes"]:

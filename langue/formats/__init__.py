@@ -1,1 +1,3 @@
-"""File formats of other frameworks, read without them, as hostile input."""
+"""Readers of other frameworks' file formats that do not need these frameworks; files are
+untrusted.
+"""

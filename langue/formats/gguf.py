@@ -1,14 +1,14 @@
-"""What arrives: a GGUF file (version 3, the format of llama.cpp), which may be hostile, or values
-and tensors to keep. What leaves: its metadata and tensors; or the file.
+"""Read GGUF files (version 2 and 3, the format of llama.cpp), which may be malicious, and write
+them.
 
-The format: "GGUF", a version, the number of tensors and of values; the values, each a key, a type
-and what it is; of each tensor its name, sizes (the innermost first), type and place; then the
-tensors' bytes, aligned. Every length is checked against the file's before it is followed, and no
-tensor is read before it is asked for.
+A file consists of "GGUF", a version, the numbers of tensors and of values; the values, each as a
+key, a type and the value; the name, sizes (innermost first), type and offset of each tensor; and
+the tensors' data, aligned. Every length is checked against the file size before it is used, and a
+tensor is only read when it is requested.
 
-Q8_0 keeps 32 numbers as whole numbers of -127 to 127 and one float16 that they are multiplied by;
-Q4_0 as whole numbers of four bits, less 8. Q4_K and Q6_K keep 256 in groups of 32 and 16, whose
-scales (Q4_K: and minima, which are taken off) are whole numbers in turn, with a float16 for all.
+Q8_0 stores 32 numbers as integers from -127 to 127 and one float16 scale; Q4_0 as integers of four
+bits minus 8. Q4_K and Q6_K store 256 numbers in groups of 32 and 16, whose scales (and, in Q4_K,
+minima, which are subtracted) are integers themselves, with a common float16 scale.
 """
 
 import mmap
@@ -33,14 +33,14 @@ MAGIC = b"GGUF"
 VERSION = 3
 ALIGNMENT = 32
 BLOCK = 32
-MOST_HEADER = 128 * 1024**2  # bytes; the largest published vocabularies take some tens of millions
+MOST_HEADER = 128 * 1024**2  # bytes; the largest published vocabularies take some 10 million
 # published files have tens of values and thousands of tensors
 MOST_VALUES = 2**16
 MOST_TENSORS = 2**17
-MOST_TEXTS = 2**22  # in lists; the largest published vocabularies have some half a million merges
+MOST_TEXTS = 2**22  # in lists; the largest published vocabularies have about half a million merges
 MOST_NAME = 65_535  # bytes of a key or a tensor's name
 _Q8_BYTES = 2 + BLOCK
-TINY = np.finfo(np.float32).tiny  # a scale below it has no inverse, and is 0 as a float16
+TINY = np.finfo(np.float32).tiny  # a smaller scale has no finite inverse, and is 0 as a float16
 _STRING = 8
 _ARRAY = 9
 _BOOL = 7
@@ -57,8 +57,8 @@ _NUMBERS = {
     11: "<i8",
     12: "<f8",
 }
-# Those that are read, with how many numbers stand in how many bytes; and those that are only known
-# by name.
+# Supported types -> (numbers per block, bytes per block). `_OTHERS` has the names of unsupported
+# types.
 _STORED = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (BLOCK, _Q8_BYTES)}
 _STORED |= {"Q4_0": (BLOCK, 18), "Q4_K": (256, 144), "Q6_K": (256, 210)}
 BLOCK_KINDS = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
@@ -98,22 +98,22 @@ CODES = {name: code for code, name in _TYPES.items() if name in WRITTEN}
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies in a file."""
+    """The type, shape and position of a tensor in a file."""
 
     kind: str
     shape: tuple[int, ...]
-    offset: int  # from the file's beginning
+    offset: int  # from the beginning of the file
 
     @property
     def size(self) -> int:
-        """Bytes; 0 of a kind that is not read."""
+        """Return the size in bytes, or 0 for an unsupported type."""
         numbers, taken = _STORED.get(self.kind, (1, 0))
         return count(self.shape) // numbers * taken
 
 
 @dataclass(frozen=True)
 class Gguf:
-    """A file's header."""
+    """The header of a file."""
 
     path: Path
     metadata: dict[str, Any]
@@ -124,8 +124,10 @@ class Gguf:
         return mapped.map_file(self.path)
 
     def tensor(self, name: str, weights_dtype: torch.dtype | None = None) -> Tensor:
-        """A tensor: F32, F16 and BF16 as the file's own pages; others as fp32, a matrix in the
-        precision that `weights_dtype` says, where it says one.
+        """Return a tensor.
+
+        F32, F16 and BF16 are returned as mapped pages of the file. Other types are dequantised:
+        matrices to `weights_dtype` if it is given, everything else to fp32.
         """
         stored = self.tensors[name]
         if stored.kind not in _STORED:
@@ -141,7 +143,7 @@ class Gguf:
         return mapped.numbers(self._data, stored.offset, dtype, stored.shape, weights_dtype)
 
     def blocks(self, name: str) -> "Blocks":
-        """A matrix (O, K) of one of `BLOCK_KINDS` as its whole numbers, scales and minima."""
+        """Return a matrix (O, K) of one of `BLOCK_KINDS` as integers, scales and minima."""
         stored = self.tensors[name]
         parts = [unpack(stored.kind, piece) for piece in self._pieces(stored)]
         rows = stored.shape[0]
@@ -159,8 +161,10 @@ class Gguf:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Numbers in groups that share a scale: int8 (..., group); or uint8 (..., 16), in which byte j
-    holds elements j, in its low bits, and j + 16, less 8 where there are no minima.
+    """Numbers in groups with a common scale.
+
+    numbers: int8 (..., group); or uint8 (..., 16), in which byte j holds element j in its low bits
+    and element j + 16 in its high bits, minus 8 if there are no minima.
     """
 
     numbers: Tensor
@@ -168,10 +172,10 @@ class Blocks:
     mins: Tensor | None = None
 
     def dequantised(self) -> Tensor:
-        """All numbers in their order, in fp32.
+        """Return all numbers in order, in fp32.
 
-        By NumPy: torch aligns what it takes for a moment, and where weights that stay are made in
-        between, the heap kept holes of up to half of the model.
+        This uses NumPy: torch aligns its temporary memory, and when lasting weights are allocated
+        in between, fragmentation of the heap took up to half of the model's size.
         """
         found = self.numbers.numpy()
         scales = self.scales.float().numpy()[..., None]
@@ -192,20 +196,24 @@ def _dequantised(kind: str, raw: Tensor) -> Tensor:
 
 
 def unpack(kind: str, raw: Tensor) -> Blocks:
-    """Whole blocks of bytes as their groups, one after another. The scales of Q4_K and Q6_K are
-    products of two numbers, in fp32, where they are exact.
+    """Convert whole blocks of bytes to groups, in order.
+
+    The scales of Q4_K and Q6_K are products of two numbers, and are exact in fp32.
     """
     blocks = raw.view(-1, _STORED[kind][1])
     if kind in ("Q8_0", "Q4_0"):
         scales = blocks[:, :2].clone().view(torch.float16)[:, 0]
-        numbers = blocks[:, 2:]  # where they are: what is made of them is a copy anyway
+        numbers = blocks[:, 2:]  # not copied, since all results are copies anyway
         return Blocks(numbers.view(torch.int8) if kind == "Q8_0" else numbers, scales)
     return _unpack_q4_k(blocks) if kind == "Q4_K" else _unpack_q6_k(blocks)
 
 
 def _unpack_q4_k(blocks: Tensor) -> Blocks:
-    """Of 256 numbers: two float16, for the scales and the minima; eight scales and eight minima of
-    6 bits in 12 bytes; and bytes that hold numbers of two groups of 32, the first in low bits.
+    """Unpack blocks of 256 numbers.
+
+    A block has two float16, the common factors of scales and minima; eight scales and eight minima
+    of 6 bits in 12 bytes; and bytes with numbers of two groups of 32, the first group in the low
+    bits.
     """
     of_all = blocks[:, :4].clone().view(torch.float16).float()  # (B, 2)
     first, second, third = blocks[:, 4:16].view(-1, 3, 4).unbind(1)  # (B, 4) each
@@ -222,9 +230,11 @@ def _unpack_q4_k(blocks: Tensor) -> Blocks:
 
 
 def _unpack_q6_k(blocks: Tensor) -> Blocks:
-    """Of 256 numbers: the low four bits, in halves of 128 numbers as two times 32 bytes, each of
-    which holds numbers that are 64 apart; the upper two bits, one byte for four numbers that are 32
-    apart; 16 scales of 8 bits; and one float16.
+    """Unpack blocks of 256 numbers.
+
+    A block has the low four bits, for each half of 128 numbers as two times 32 bytes, each with two
+    numbers that are 64 apart; the upper two bits, one byte for four numbers that are 32 apart; 16
+    scales of 8 bits; and one float16.
     """
     low = blocks[:, :128].view(-1, 2, 2, 32)  # (B, halves, 2, 32)
     four = torch.cat([low & 15, low >> 4], dim=2)  # (B, halves, 4, 32)
@@ -244,13 +254,13 @@ def count(shape: Iterable[int]) -> int:
 
 
 class _Reader:
-    """Reads on from a place in a file, never beyond its end."""
+    """Reads sequentially from a file, never beyond its end."""
 
     def __init__(self, data: mmap.mmap, where: str) -> None:
         self.data = data
         self.where = where
         self.at = 0
-        self.texts = MOST_TEXTS  # that may still come
+        self.texts = MOST_TEXTS  # number of texts in lists that are still allowed
 
     def fail(self, what: str) -> ModelError:
         return ModelError(
@@ -270,7 +280,7 @@ class _Reader:
         return int(value)
 
     def counted(self, least: int, what: str, most: int = MOST_HEADER) -> int:
-        """A number of things, each of which takes at least so many bytes."""
+        """Read a number of items, each of which takes at least `least` bytes."""
         number = self.number("Q")
         if number > most or number * least > len(self.data) - self.at:
             raise self.fail(f"it claims {number:,} {what}")
@@ -286,7 +296,9 @@ class _Reader:
             raise self.fail(f"a text at {self.at - size:,} is not UTF-8") from error
 
     def list_of_texts(self) -> list[str]:
-        """As `string` reads them, without a call for each of some hundred thousands."""
+        """Read a list of texts without a call to `string` for each, since there may be hundreds of
+        thousands.
+        """
         number = self.counted(8, "texts", self.texts)
         self.texts -= number
         data = self.data
@@ -330,8 +342,9 @@ class _Reader:
 
 
 def read(path: Path) -> Gguf:
-    """The header. ModelError where the file breaks a rule of the format; no tensor's bytes are
-    touched.
+    """Return the header of a file; tensor data is not read.
+
+    Raises ModelError if the file violates a rule of the format.
     """
     with path.open("rb") as handle:
         if handle.read(4) != MAGIC:
@@ -392,10 +405,9 @@ def _stored(reader: _Reader, name: str, alignment: int) -> Stored:
 
 
 def _check_places(reader: _Reader, tensors: Mapping[str, Stored]) -> None:
-    """Every tensor within the file, and none upon another."""
+    """Raise ModelError unless every tensor lies within the file and none overlap."""
     for name, each in tensors.items():
-        # Of kinds that are not read the size is not known; a bit for each number is the least there
-        # can be.
+        # The size of unsupported types is unknown; assume the minimum of one bit per number.
         if each.offset + (each.size or count(each.shape) // 8) > len(reader.data):
             raise reader.fail(f"{name!r} ends beyond the file")
     spans = sorted(
@@ -408,8 +420,8 @@ def _check_places(reader: _Reader, tensors: Mapping[str, Stored]) -> None:
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor to write. `make` gives its numbers when they are wanted, so that one is held at a
-    time.
+    """A tensor to write. `make` returns its numbers on demand, so that only one tensor is in
+    memory.
     """
 
     name: str
@@ -419,8 +431,9 @@ class Given:
 
 
 def write(path: Path, metadata: Mapping[str, Any], tensors: Iterable[Given]) -> None:
-    """Write a file. Values may be bool, int (uint32), float (float32), str, lists of str, and
-    arrays of numbers.
+    """Write a file.
+
+    Values may be bool, int (uint32), float (float32), str, lists of str, and arrays of numbers.
     """
     given = list(tensors)
     with atomic_file(path) as temporary, temporary.open("wb") as handle:
@@ -450,7 +463,7 @@ def _text(text: str) -> bytes:
 
 
 def _packed(value: Any) -> bytes:
-    """A value with its type before it."""
+    """Return a value preceded by its type."""
     if isinstance(value, bool):
         return struct.pack("<I?", _BOOL, value)
     if isinstance(value, int):
@@ -475,7 +488,7 @@ def _encoded(given: Given) -> bytes:
     if given.kind == "F32":
         return numbers.astype("<f4", copy=False).tobytes()
     most = float(np.abs(numbers).max())
-    if not most <= 65_504 * (127 if given.kind == "Q8_0" else 1):  # also where it is not a number
+    if not most <= 65_504 * (127 if given.kind == "Q8_0" else 1):  # also true for NaN
         raise ModelError(
             f"{given.name} has a value that {given.kind} cannot hold ({most:g})",
             do="use --dtype f32",
@@ -484,8 +497,8 @@ def _encoded(given: Given) -> bytes:
 
 
 def quantise(numbers: NDArray[np.float32]) -> bytes:
-    """Q8_0: the largest of 32 becomes 127, the others whole numbers beside it, halves away from
-    zero.
+    """Return numbers as Q8_0: in each block of 32, the largest magnitude becomes 127, and the
+    others are rounded to integers on the same scale, halves away from zero.
     """
     blocks = numbers.reshape(-1, BLOCK)
     scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)

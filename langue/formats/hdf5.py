@@ -1,10 +1,9 @@
-"""What arrives: an HDF5 file, which may be hostile. What leaves: its arrays of numbers by their
-path.
+"""Read the numeric arrays of an HDF5 file, which may be malicious, by their paths.
 
-The HDF Group's "HDF5 File Format Specification", as far as h5py and Keras write it: superblocks 0
-to 3, object headers 1 and 2, groups as symbol tables or as link messages, arrays stored in one
-piece. The file is mapped; every address and size is checked before it is followed, no object is
-visited twice, and there are at most OBJECTS of them.
+This implements the part of the HDF Group's "HDF5 File Format Specification" that h5py and Keras
+use: superblocks 0 to 3, object headers 1 and 2, groups as symbol tables or as link messages,
+contiguous arrays. The file is memory-mapped; every address and size is checked before it is used,
+no object is visited twice, and there are at most OBJECTS objects.
 """
 
 import math
@@ -22,7 +21,7 @@ from langue.formats.mapped import map_file, numbers
 MAGIC = b"\x89HDF\r\n\x1a\n"
 OBJECTS = 100_000
 MOST_NAME = 1024
-# messages
+# types of messages
 DATASPACE = 1
 LINKS = 2
 DATATYPE = 3
@@ -32,8 +31,7 @@ LAYOUT = 8
 FILTERS = 11
 CONTINUED = 16
 TABLE = 17
-# Of little-endian numbers: integers by bytes, and whether they have a sign; floats by bytes and the
-# exponent's bits.
+# Little-endian types: integers by (bytes, signed), floats by (bytes, exponent bits).
 _INTS = {
     **{
         (1, True): torch.int8,
@@ -55,13 +53,15 @@ _FLOATS = {
     (8, 11): torch.float64,
 }
 
-Message = tuple[int, int, int]  # kind, where its data begins, how much there is
+Message = tuple[int, int, int]  # type, begin of its data, length of its data
 
 
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Every array under its path, `layers/dense/kernel`, as the file's own pages (weights_dtype: as
-    `numbers` has it). ModelError where the file is damaged, or holds what is not read: chunked or
-    compressed arrays, and types that are no numbers.
+    """Return every array under its path, such as `layers/dense/kernel`, as mapped pages of the
+    file.
+
+    weights_dtype: as in `numbers`. Raises ModelError if the file is damaged or has unsupported
+    content: chunked or compressed arrays, and types that are not numeric.
     """
     try:
         return dict(_File(map_file(file), weights_dtype).arrays())
@@ -96,7 +96,7 @@ class _File:
         return int.from_bytes(self.cut(at, size), "little")
 
     def arrays(self) -> Iterator[tuple[str, Tensor]]:
-        """Depth first, without recursion."""
+        """Yield (path, array), depth first, without recursion."""
         waiting = [("", self.root)]
         total = 0
         while waiting:
@@ -109,7 +109,7 @@ class _File:
             if LAYOUT in kinds:
                 array = self.array(path, messages)
                 total += array.nbytes
-                # a small file, read many times over, would fill the memory
+                # otherwise a small file whose parts are read repeatedly could fill the memory
                 if total > len(self.data):
                     raise ValueError("its arrays overlap")
                 yield path, array
@@ -122,7 +122,7 @@ class _File:
                     )
 
     def messages(self, address: int) -> Iterator[Message]:
-        """Of an object's header and of the blocks that continue it."""
+        """Yield the messages of an object's header and of its continuation blocks."""
         new = self.cut(address, 4) == b"OHDR"
         if not new and self.number(address, 1) != 1:
             raise ValueError(f"no object at {address}")
@@ -150,7 +150,8 @@ class _File:
                 if kind == CONTINUED:
                     block = self.number(at, 8)
                     much = self.number(at + 8, 8)
-                    # A newer block has its name before its messages, and a checksum after them.
+                    # A version 2 block has a signature before its messages, and a checksum after
+                    # them.
                     blocks.append((block + 4, much - 8) if new else (block, much))
                 yield kind, at, length
                 at += length
@@ -167,7 +168,7 @@ class _File:
                     raise ValueError("a group keeps its names in a heap, which is not read")
 
     def link(self, at: int, length: int) -> tuple[str, int]:
-        """A hard link within its group."""
+        """Return the name and address of a hard link within its group."""
         flags = self.number(at + 1, 1)
         place = at + 2
         if flags & 8:
@@ -182,8 +183,8 @@ class _File:
         return self.cut(place + width, size).decode("utf-8"), self.number(place + width + size, 8)
 
     def symbols(self, tree: int, heap: int) -> Iterator[tuple[str, int]]:
-        """The names of a group of the older kind: a B-tree of tables, the names' letters in a
-        heap.
+        """Yield the names and addresses in a group of the older kind: a B-tree of symbol tables,
+        with the characters of the names in a heap.
         """
         if self.cut(heap, 4) != b"HEAP":
             raise ValueError("a group without names")

@@ -1,6 +1,5 @@
-"""What arrives: a file of weights, mapped, and where a tensor lies in it. What leaves: the tensor:
-the file's own pages; or, where it must be decoded, numbers in the precision that is wanted from the
-first.
+"""Return tensors of a memory-mapped weight file, as its own pages or, if they must be decoded,
+directly in the target dtype.
 """
 
 import math
@@ -16,13 +15,14 @@ from langue.errors import ModelError
 from langue.files import unreadable
 from langue.runtime import release_pages
 
-# bytes that are decoded at a time: what becomes of them on the way stays in the processor's cache
+# number of bytes that are decoded at a time, so that intermediate results stay in the CPU cache
 DECODED = 2**18
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """A file's pages. They are copied where they are written to: the file itself is never changed.
-    ModelError where it may not be read.
+    """Map a file into memory, copy-on-write, so that the file itself never changes.
+
+    Raises ModelError if it may not be read.
     """
     try:
         with path.open("rb") as handle:
@@ -38,12 +38,12 @@ def numbers(
     shape: Sequence[int],
     weights_dtype: torch.dtype | None,
 ) -> Tensor:
-    """The numbers that lie at a place of a mapped file, as its own pages. Where that is no place of
-    whole numbers, as torch asks for, they are copied: a matrix in the precision that
-    `weights_dtype` says.
+    """Return the numbers at an offset of a mapped file as its own pages.
+
+    If the offset is not aligned as torch requires, they are copied, a matrix to `weights_dtype`.
     """
     count = math.prod(shape)
-    if not count:  # numpy has an error of its own for sizes that none has
+    if not count:  # NumPy raises an error of its own for impossible sizes
         return torch.from_numpy(np.zeros(tuple(shape), np.uint8)).to(dtype)
     raw = torch.frombuffer(data, dtype=torch.uint8, count=count * dtype.itemsize, offset=begin)
     if raw.data_ptr() % dtype.itemsize == 0:
@@ -57,13 +57,13 @@ def numbers(
 
 
 def in_pieces(raw: Tensor, unit: int) -> Iterator[Tensor]:
-    """Bytes of a mapped file, whole units at a time, which are given back when the next are asked
-    for.
+    """Yield the bytes of a mapped file in pieces of whole units; the pages of each piece are
+    released when the next is requested.
     """
     for piece in torch.split(raw, DECODED // unit * unit):
         yield piece
         release_pages(piece)
-    release_pages(raw)  # the pages that two pieces share
+    release_pages(raw)  # also the pages that two pieces share
 
 
 def fill(
@@ -72,9 +72,10 @@ def fill(
     weights_dtype: torch.dtype | None,
     decoded: Iterable[Tensor],
 ) -> Tensor:
-    """A tensor of numbers that come in their order, a piece at a time: a matrix in the precision
-    that `weights_dtype` says, other things, and a single row, which may be a vector under another
-    name, in their own.
+    """Return a tensor filled from pieces that arrive in order.
+
+    A matrix has the dtype `weights_dtype`; other tensors keep their own dtype, as does a single
+    row, which may be a vector under another name.
     """
     narrow = (
         weights_dtype is not None and dtype.is_floating_point and len(shape) > 1 and 1 not in shape

@@ -1,8 +1,8 @@
-"""What arrives: a Flax checkpoint (`flax_model.msgpack`), which may be hostile. What leaves: its
-arrays by name.
+"""Read the arrays of a Flax checkpoint (`flax_model.msgpack`), which may be malicious, by name.
 
-MessagePack (github.com/msgpack/msgpack, spec.md) as `flax.serialization` writes it: maps of maps,
-whose leaves are extension type 1 with (shape, dtype, bytes) inside.
+This implements the part of MessagePack (github.com/msgpack/msgpack, spec.md) that
+`flax.serialization` uses: nested maps, whose leaves are extension type 1 with (shape, dtype,
+bytes).
 """
 
 import math
@@ -19,8 +19,9 @@ from langue.formats.mapped import map_file, numbers
 
 MOST_DEPTH = 64
 MOST_DIMENSIONS = 16
-MOST_VALUES = 1_000_000  # of a byte each, they would take a hundred times the file in memory
-ARRAY = 1  # flax's extension types: an array
+# values of one byte each would take a hundred times the file size in memory
+MOST_VALUES = 1_000_000
+ARRAY = 1  # flax's extension type of an array
 TYPES = {
     name: getattr(torch, name)
     for name in ("float32", "float16", "float64", "bfloat16", "int32", "int64")
@@ -58,8 +59,10 @@ class _Array(NamedTuple):
 
 
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Every array under its path, `params/bert/...` (weights_dtype: as in `numbers`, since most
-    arrays of such a file are not aligned). ModelError where the file breaks its format.
+    """Return every array under its path, such as `params/bert/...`.
+
+    weights_dtype: as in `numbers`, since most arrays in such a file are not aligned. Raises
+    ModelError if the file violates its format.
     """
     flat: dict[str, Tensor] = {}
 
@@ -84,7 +87,9 @@ def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tens
 
 
 def _value(data: memoryview, at: int, depth: int, left: Iterator[int]) -> tuple[Any, int]:
-    """The value at `at`, and where it ends. left: has as many items as there may be values yet."""
+    """Return the value at `at`, and its end. left: an iterator with as many items as values are
+    still allowed.
+    """
     if depth > MOST_DEPTH or next(left, None) is None:
         raise ValueError("it is nested too deeply, or has too many values")
     kind = data[at]
@@ -133,8 +138,9 @@ def _bytes(
 def _many(
     data: memoryview, at: int, count: int, named: bool, depth: int, left: Iterator[int]
 ) -> tuple[Any, int]:
-    """A map or a list. Every element takes a byte at least, so a count cannot claim more than the
-    file has.
+    """Return a map or a list.
+
+    Every element takes at least one byte, so a count cannot exceed the remaining file.
     """
     if count > len(data) - at:
         raise ValueError("a count is larger than the file")

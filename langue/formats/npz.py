@@ -1,9 +1,8 @@
-"""What arrives: an .npz file (a zip of NumPy's .npy arrays), which may be hostile. What leaves: its
-arrays of numbers.
+"""Read the numeric arrays of an .npz file (a zip of NumPy's .npy arrays), which may be malicious.
 
-NEP 1's format, read here so that nothing in it can be unpickled: members are stored as they are and
-their declared sizes fit the file, headers are of one fixed form, and an array has exactly the bytes
-that its shape asks for.
+The format (NEP 1) is read here without unpickling: members must be uncompressed, and their declared
+sizes must fit the file; headers must have one fixed form; and an array must have exactly the bytes
+that its shape requires.
 """
 
 import math
@@ -24,7 +23,7 @@ from langue.errors import ModelError
 from langue.formats.mapped import DECODED, fill
 
 MAGIC = b"\x93NUMPY"
-MOST_HEADER = 4096  # bytes; the headers of plain arrays have about 100
+MOST_HEADER = 4096  # bytes; headers of plain arrays have about 100
 _HEADER = re.compile(
     rb"\{'descr': '([^']{1,20})', 'fortran_order': (False|True), 'shape': \(([\d, ]*)\),? *\} *\n?"
 )
@@ -37,16 +36,16 @@ class _Head(NamedTuple):
     dtype: "np.dtype[Any]"
     columns_first: bool  # Fortran's order
     shape: tuple[int, ...]
-    size: int  # of the header, in bytes
+    size: int  # bytes of the header
 
 
 def shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The arrays' names and shapes; only their headers are read."""
+    """Return the names and shapes of the arrays; only their headers are read."""
     return _scan(file, lambda name: True, lambda name, head, handle: head.shape)
 
 
 def read(file: Path, *names: str) -> dict[str, NDArray[Any]]:
-    """The arrays of these names that are there; all of them where no name is given."""
+    """Return the arrays with these names that exist; all arrays if no name is given."""
 
     def take(name: str, head: _Head, handle: IO[bytes]) -> NDArray[Any]:
         flat = np.frombuffer(handle.read(), head.dtype, offset=head.size)
@@ -58,8 +57,9 @@ def read(file: Path, *names: str) -> dict[str, NDArray[Any]]:
 def weights(
     file: Path, is_selected: Callable[[str], bool], weights_dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
-    """The arrays whose names are selected, which must be of floating numbers, as fp32; matrices as
-    `fill` has it.
+    """Return the arrays with selected names, which must be floating-point.
+
+    They are converted to fp32, and matrices to `weights_dtype` as in `fill`.
     """
 
     def take(name: str, head: _Head, handle: IO[bytes]) -> Tensor:
@@ -86,8 +86,9 @@ def weights(
 def _scan(
     file: Path, is_selected: Callable[[str], bool], take: Callable[[str, _Head, IO[bytes]], T]
 ) -> dict[str, T]:
-    """What `take` makes of each selected array's name, header and bytes; read to their end,
-    their sum is checked.
+    """Return the result of `take` on each selected array's name, header and data.
+
+    If `take` reads to the end, the checksum is verified.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -116,7 +117,7 @@ def _scan(
 
 
 def _check(members: list[zipfile.ZipInfo], size: int) -> None:
-    """ValueError where what the members say of themselves cannot be so."""
+    """Raise ValueError if the declared properties of the members are impossible."""
     if len({member.filename for member in members}) != len(members):
         raise ValueError("it names something twice")
     for member in members:
@@ -155,7 +156,7 @@ def _head(data: bytes, name: str) -> _Head:
     if kind not in _TYPES:
         raise ValueError(f"{name!r} holds {kind!r}, which is not numeric")
     counts = [count for count in found[3].decode().replace(" ", "").split(",") if count]
-    # of none of them too
+    # sizes of 0 must not hide absurd other sizes
     if len(counts) > 8 or math.prod(max(1, int(count[:16])) for count in counts) > 10**15:
         raise ValueError(f"{name!r} claims a shape that no file holds")
     return _Head(_TYPES[kind], found[2] == b"True", tuple(map(int, counts)), size)

@@ -1,11 +1,12 @@
-"""What arrives: a TensorFlow checkpoint (`x.index`, `x.data-00000-of-00001`), which may be hostile.
-What leaves: its tensors by name, without TensorFlow.
+"""Read the tensors of a TensorFlow checkpoint (`x.index`, `x.data-00000-of-00001`), which may be
+malicious, without TensorFlow.
 
-The index is a LevelDB table: blocks of entries whose keys share prefixes, a block that says where
-they are, and a footer with a magic number. An entry is a protocol buffer (`BundleEntryProto` of
-tensor_bundle.proto): type, shape, shard, offset, size. Every block's CRC-32C is checked, and every
-tensor's place against its file's size; the tensors' own sums are not, since Python would take
-minutes for what the disk and the network have checked already.
+The index is a LevelDB table: blocks of entries with shared key prefixes, a block with the positions
+of these, and a footer with a magic number. An entry is a protocol buffer (`BundleEntryProto` in
+tensor_bundle.proto): type, shape, shard, offset, size. The CRC-32C of every block is checked, and
+the position of every tensor against the size of its file. The checksums of the tensors themselves
+are not checked, since that would take minutes in Python, and disk and network have checks of their
+own.
 """
 
 import math
@@ -24,10 +25,10 @@ from langue.formats.mapped import map_file, numbers
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
-# names share what they begin with, so a small file could hold long ones
+# names share prefixes, so a small file could contain long ones
 MOST_ENTRIES = 100_000
 MOST_NAME = 1024
-MOST_INDEX = 2**24  # bytes: an entry takes about a hundred
+MOST_INDEX = 2**24  # bytes; an entry takes about a hundred
 MOST_DIMENSIONS = 16
 # DataType of TensorFlow -> ours
 TYPES = {
@@ -41,7 +42,9 @@ TYPES = {
 
 
 def find(folder: Path) -> Path | None:
-    """The index of the only checkpoint in a folder, of the newest where several are numbered."""
+    """Return the index of the only checkpoint in a folder, or of the one with the highest
+    number.
+    """
     found = (
         sorted(folder.glob("*.index"), key=lambda path: (len(path.name), path.name))
         if folder.is_dir()
@@ -51,8 +54,9 @@ def find(folder: Path) -> Path | None:
 
 
 def read(index: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """All numeric tensors, as the file's own pages (weights_dtype: as in `numbers`). ModelError
-    where the file breaks its format.
+    """Return all numeric tensors as mapped pages of the file.
+
+    weights_dtype: as in `numbers`. Raises ModelError if the file violates its format.
     """
     try:
         return _read(index, weights_dtype)
@@ -74,7 +78,7 @@ def _read(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     end = 0
     for _, value in _entries(_block(data, place)):
         begin, size = _handle(value, 0)[0]
-        if begin < end:  # one block, read many times over, would take hours
+        if begin < end:  # otherwise reading one block repeatedly could take hours
             raise ValueError("the blocks of its index overlap")
         end = begin + size + 5
         for key, entry in _entries(_block(data, (begin, size))):
@@ -98,13 +102,15 @@ def _read(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
         if _numeric(entry):
             tensors[key.decode("utf-8")] = tensor = _tensor(key, entry, maps, weights_dtype)
             left -= tensor.nbytes
-        if left < 0:  # a small file, read many times over, would fill the memory
+        if left < 0:  # otherwise a small file could fill the memory
             raise ValueError("its tensors overlap")
     return tensors
 
 
 def _numeric(entry: bytes) -> bool:
-    """Strings, such as the graph of objects that newer checkpoints keep, are no weights."""
+    """Return whether an entry is numeric; strings, such as the object graph in newer checkpoints,
+    are not weights.
+    """
     return dict(_fields(entry)).get(1) in TYPES
 
 
@@ -134,7 +140,7 @@ def _shape(proto: bytes) -> tuple[int, ...]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, seven bits a byte, and where it ends."""
+    """Return the number at `at`, encoded with seven bits per byte, and its end."""
     value = 0
     for shift in range(0, 64, 7):
         byte = data[at]
@@ -146,7 +152,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(proto: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of a protocol buffer's fields."""
+    """Yield (number, value) of the fields of a protocol buffer."""
     at = 0
     while at < len(proto):
         tag, at = _varint(proto, at)
@@ -186,8 +192,8 @@ def _block(data: bytes, handle: tuple[int, int]) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block, each key given as what it shares with the one before and what it
-    adds.
+    """Yield the keys and values of a block; each key is stored as the length of the prefix that it
+    shares with the previous one, and the rest.
     """
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     end = len(block) - 4 * (restarts + 1)
@@ -224,5 +230,7 @@ def _crc32c(data: bytes) -> int:
 
 
 def _masked(crc: int) -> int:
-    """As LevelDB stores a sum, so that a sum of data with sums in it is no fixed point."""
+    """Return a checksum as LevelDB stores it, masked so that checksums of data that contains
+    checksums stay useful.
+    """
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,1 +1,1 @@
-"""Published models in and out: families as data, checkpoints in the Hub's layout."""
+"""Reading and writing published models: families as data, checkpoints in the Hub's layout."""

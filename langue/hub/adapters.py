@@ -1,8 +1,8 @@
-"""What arrives: a folder that PEFT wrote, `adapter_config.json` and `adapter_model.safetensors`.
-What leaves: adapters of our linear maps; and back to such a folder.
+"""Read and write adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 
-No family has code of its own for this: where a published matrix stands in ours follows from the
-family's rules (`places`). Every tensor of a file is used once, or is an error.
+No family has code of its own for adapters: where a published matrix lies in our model follows from
+the family's rules (`places`). Every tensor of a file is used exactly once; anything else is an
+error.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from langue.model.adapters import OF_INPUTS, PARAMETERS, Method, Patch, Values
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
 
-PREFIX = "base_model.model."  # before the names of a file's tensors
+PREFIX = "base_model.model."  # prefix of the tensor names in a file
 ALL = "all-linear"
-# what a head is called in PEFT, by its kind; any other head stands on a body alone
+# PEFT's task type for each kind of head; any other head is saved as an adapter of the body alone
 TASK_TYPES = {
     SEQUENCE: "SEQ_CLS",
     "token": "TOKEN_CLS",
@@ -41,7 +41,7 @@ TASK_TYPES = {
 }
 BODY_TYPE = "FEATURE_EXTRACTION"
 SEQ2SEQ_TYPE = "SEQ_2_SEQ_LM"
-# How PEFT calls what an adapter of a map trains -> ours.
+# PEFT's suffix of an adapter's parameter -> our name of it
 _ENDINGS = {
     "lora_A.weight": "a",
     "lora_B.weight": "b",
@@ -49,20 +49,20 @@ _ENDINGS = {
     "lora_magnitude_vector.weight": "magnitude",
     "ia3_l": "scales",
 }
-# What a config may say and is not done here, with what it says where it asks for nothing.
+# Config keys that are not supported, and the values with which such a key requests nothing.
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, "none", "")
 _REFUSED = (
     *("alora_invocation_tokens", "arrow_config", "bias", "layer_replication", "lora_bias"),
     *("megatron_config", "target_parameters", "trainable_token_indices", "use_bdlora"),
     *("use_qalora", "kasa_config", "monteclora_config", "velora_config"),
 )
-# Of `init_lora_weights`: those that leave the base as it was.
+# The values of `init_lora_weights` that leave the base unchanged.
 _INITS = (True, False, "gaussian", "orthogonal", "eva", "lora_ga")
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Where rows of a published matrix stand: rows `begin` to `end` of our map are its rows
+    """A contiguous run of rows of a published matrix: rows `begin` to `end` of our map are its rows
     `order`.
     """
 
@@ -74,17 +74,17 @@ class Slice:
 
 @dataclass(frozen=True)
 class Place:
-    """A published linear map, (rows, columns) as nn.Linear has it, in ours."""
+    """Where a published linear map, (rows, columns) as in nn.Linear, lies in our model."""
 
     slices: tuple[Slice, ...]
     rows: int
     columns: int
-    turned: bool  # published as (in, out)
+    turned: bool  # whether it is published as (in, out)
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter_config.json says, as far as it is done here."""
+    """The supported part of an adapter_config.json."""
 
     method: str  # lora, dora or ia3
     base: str
@@ -95,12 +95,13 @@ class AdapterConfig:
     dropout: float = 0.0
     rank_stabilised: bool = False
     targets: str | tuple[str, ...] = ()
-    inputs: str | tuple[str, ...] = ()  # of IA3: the maps of which it scales what they read
-    saved: tuple[str, ...] = ()  # modules that were trained as a whole
+    # IA3 only: the maps whose input is scaled
+    inputs: str | tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()  # modules trained in full
     alphas: Mapping[str, float] = field(default_factory=dict)
 
     def scale(self, module: str, rank: int) -> float:
-        """What LoRA's product is multiplied by in a module of the base."""
+        """Return the factor of LoRA's product for a module of the base."""
         alpha = self.alpha
         for pattern, other in self.alphas.items():
             if _found(pattern, module):
@@ -111,18 +112,19 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as it is put onto a model of ours."""
+    """An adapter in the form in which it is attached to a model of ours."""
 
     folder: Path
     config: AdapterConfig
     patches: tuple[Patch, ...]
-    values: tuple[Values, ...]  # of each patch, in our rows
-    whole: Mapping[str, Tensor]  # weights in the place of the base's, by our names
+    values: tuple[Values, ...]  # of each patch, in the order of our rows
+    whole: Mapping[str, Tensor]  # weights that replace the base's, by our names
 
 
 def read_config(folder: Path) -> AdapterConfig:
-    """What the adapter of a folder is, and of which base; ModelError where the folder holds a model
-    of its own too.
+    """Read the adapter's config, including which base model it belongs to.
+
+    Raises ModelError if the config is not supported, or if the folder also holds a full model.
     """
     file = folder / CONFIG
     models = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -197,8 +199,10 @@ def _names(said: Any) -> str | tuple[str, ...]:
 
 
 def _tame(pattern: str) -> str:
-    """A pattern of modules' names; ValueError where it repeats anything but `.*`, and that a few
-    times, so that it is tried in no time at all.
+    """Return a pattern of module names if it is cheap to match.
+
+    Raises ValueError if it repeats anything except `.*`, or `.*` more than four times, so that
+    matching cannot take exponential time.
     """
     repeats = re.sub(r"\.\*", "", pattern)
     if len(pattern) > 500 or pattern.count(".*") > 4 or re.search(r"[*+?{]", repeats):
@@ -208,13 +212,15 @@ def _tame(pattern: str) -> str:
 
 
 def _found(pattern: str, module: str) -> bool:
-    """Whether a key of `alpha_pattern` is of a module, as PEFT has it."""
+    """Return whether a key of `alpha_pattern` matches a module, by PEFT's rule."""
     return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
 def matches(targets: str | Sequence[str], module: str) -> bool:
-    """Whether a module is one of the targets, as PEFT has it: a pattern of the whole name, or a
-    list of names, each whole or its end.
+    """Return whether a module is one of the targets, by PEFT's rule.
+
+    targets: a regular expression for the whole name, or a list of names, each of which is the whole
+    name or its last components.
     """
     if isinstance(targets, str):
         return re.fullmatch(targets, module) is not None
@@ -223,8 +229,9 @@ def matches(targets: str | Sequence[str], module: str) -> bool:
 
 @cache
 def _linear_maps(config: ModelConfig) -> dict[str, torch.Size]:
-    """Our linear maps and the shapes of their matrices, but for those that decide between experts
-    and the experts, which `transformers` holds as one tensor.
+    """Return our linear maps and the shapes of their matrices.
+
+    Routers and experts are excluded; `transformers` stores the experts of a layer as one tensor.
     """
     return {
         name: part.weight.shape
@@ -237,7 +244,9 @@ def _linear_maps(config: ModelConfig) -> dict[str, torch.Size]:
 
 
 def places(family: Family, config: ModelConfig, prefix: str) -> dict[str, Place]:
-    """The linear maps of a body, by their published names; prefix: what these begin with."""
+    """Return the place of each linear map of a body, by published name; prefix: that of these
+    names.
+    """
     shapes = _linear_maps(config)
     found: dict[str, Place] = {}
     for r in family.rules_of_body(config, prefix):
@@ -251,11 +260,14 @@ def places(family: Family, config: ModelConfig, prefix: str) -> dict[str, Place]
 def _places_of(
     r: Rule, layers: Sequence[tuple[str, int, int]], config: ModelConfig
 ) -> dict[str, Place]:
-    """layers: the names, rows and columns of ours that the rule is of."""
+    """Return the places of the matrices of one rule.
+
+    layers: the name, rows and columns of each of our maps that the rule covers.
+    """
     total = sum(rows for _, rows, _ in layers)
     each = total // len(r.theirs)
     numbers = list(torch.split(torch.arange(total), each))
-    # the same moves that bring the rows of the matrices into ours
+    # permute row numbers in the same way as `joined` permutes the rows of the matrices
     orders = joined(r, numbers, config, DtypeConverter(None, []))
     made: dict[str, Place] = {}
     for place, name in enumerate(r.theirs):
@@ -275,11 +287,11 @@ def _places_of(
 def default_targets(
     family: Family, config: ModelConfig, method: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is adapted where nothing is said, and of IA3 the maps of which it scales what they read.
+    """Return the default target modules and, for IA3, those of them whose input is scaled.
 
-    LoRA and DoRA: queries and values, as Hu et al. found to suffice and PEFT does; where they are
-    published in one matrix, that one. IA3: keys, values, and what a feed-forward's second map
-    reads.
+    LoRA and DoRA: queries and values, which Hu et al. found sufficient and which are PEFT's
+    default; if they are published in one matrix, that matrix. IA3: keys, values, and the input of
+    the second map of the feed-forward layer.
     """
     known = places(family, config, family.prefix)
     asking = _parts_of(known, ("attention.qkv", "attention.q", "cross.q"), first=True)
@@ -295,7 +307,9 @@ def default_targets(
 def _parts_of(
     known: Mapping[str, Place], layers: tuple[str, ...], first: bool, number: int = -1
 ) -> list[str]:
-    """Of our maps that are called so, the published matrix that stands first, or at `number`."""
+    """Return, for each of our maps with one of these names, its first published matrix, or the one
+    at `number`.
+    """
     parts: dict[str, list[str]] = {}
     for name, place in known.items():
         layer = place.slices[0].layer
@@ -305,8 +319,9 @@ def _parts_of(
 
 
 def _suffixes(chosen: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
-    """The shortest endings that are of these alone within a layer: of one part, or of two where
-    others of a layer end in the same.
+    """Return the shortest name suffixes that select only the chosen modules within a layer.
+
+    A suffix is one component, or two if other modules of the layer end in the same component.
     """
     others = {name for name in known if name not in chosen}
     ends: dict[str, None] = {}
@@ -321,7 +336,7 @@ def _suffixes(chosen: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
 def chosen_modules(
     targets: Sequence[str], known: Mapping[str, Place], where: str = ""
 ) -> list[str]:
-    """The maps that targets name; SettingsError at one that names none."""
+    """Return the modules that match the targets; SettingsError for a target without a match."""
     if ALL in targets:
         return list(known)
     for name in targets:
@@ -335,9 +350,9 @@ def chosen_modules(
 
 
 def written_targets(modules: Sequence[str], known: Iterable[str]) -> list[str]:
-    """Targets that PEFT finds these modules by and no others: endings, or whole names.
+    """Return targets with which PEFT finds exactly these modules: suffixes, or full names.
 
-    known: all modules that it might find.
+    known: all modules that PEFT might find.
     """
     longest = max(name.count(".") for name in modules) + 1 if modules else 0
     for parts in range(1, longest + 1):
@@ -351,8 +366,9 @@ def written_targets(modules: Sequence[str], known: Iterable[str]) -> list[str]:
 def make_patches(
     modules: Sequence[str], known: Mapping[str, Place], config: AdapterConfig
 ) -> list[Patch]:
-    """The adapters of these maps, one for each run of rows; SettingsError at a rank that a map
-    cannot have.
+    """Return the adapters of these maps, one for each contiguous run of rows.
+
+    Raises SettingsError if the rank is too large for a map.
     """
     patches = []
     for module in modules:
@@ -387,8 +403,8 @@ def make_patches(
 def published_of(
     said: AdapterConfig, tensors: "Tensors", family: Family, published: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a config.json would say of the base with the adapter's head, where PEFT wrote it: which
-    class it is, and names of its outputs; nothing where it has the base's own head.
+    """Return the config.json entries for the base with the head of an adapter that PEFT wrote: the
+    class, and the names of its outputs; empty if the adapter uses the base's own head.
     """
     head = next((kind for kind, name in TASK_TYPES.items() if name == said.task_type), None)
     if head in (None, "lm") or head not in family.architectures:
@@ -402,14 +418,15 @@ def published_of(
 
 @dataclass(frozen=True)
 class Tensors:
-    """What an adapter_model.safetensors holds."""
+    """The contents of an adapter_model.safetensors."""
 
     adapters: Mapping[str, Mapping[str, Tensor]]  # by published module, then by our parameter
-    whole: Mapping[str, Tensor]  # in the place of the base's own, by their published names
+    # replacements for the base's own weights, by published name
+    whole: Mapping[str, Tensor]
 
 
 def read_tensors(folder: Path, family: Family) -> Tensors:
-    """The tensors of an adapter's folder, under the names that the family's rules have."""
+    """Read the tensors of an adapter, and rename them as in the family's rules."""
     file = folder / WEIGHTS
     if not file.is_file():
         raise ModelError(
@@ -441,16 +458,16 @@ def make_adapter(
     config: ModelConfig,
     head: str | None,
 ) -> Adapter:
-    """The adapter of a folder on a base of this config, with such a head.
+    """Return the adapter for a base with this config and head.
 
-    ModelError where a tensor is of no map of this base, or has another shape than its map.
+    Raises ModelError if a tensor belongs to no map of this base, or has another shape than its map.
     """
     file = folder / WEIGHTS
     known = places(family, config, family.prefix)
     patches: list[Patch] = []
     values: list[Values] = []
     for name, own in tensors.adapters.items():
-        # of a body alone, names are without what others begin with
+        # in an adapter of a body alone, names lack the prefix of the others
         module = (
             name if name in known or family.prefix + name not in known else family.prefix + name
         )
@@ -480,7 +497,7 @@ def _check_rest(
     config: ModelConfig,
     head: str | None,
 ) -> None:
-    """ModelError where a tensor that was trained as a whole would be left out."""
+    """Raise ModelError if a fully trained tensor has no place in the model."""
     rules = family.rules_of_body(config, family.prefix)
     rules += family.rules_of_head(config, head) if head else []
     taken = {name for r in rules for name in r.theirs if all(n in whole for n in r.theirs)}
@@ -497,8 +514,8 @@ def _place_in_head(
     config: ModelConfig,
     head: str | None,
 ) -> Place | None:
-    """Where a linear map of a published head is in ours; not of the output matrix, which is trained
-    as a whole.
+    """Return the place of a linear map of a published head; None for the output matrix, which is
+    always trained in full.
     """
     for r in family.rules_of_head(config, head) if head else []:
         layer = r.ours.removesuffix(".weight")
@@ -521,7 +538,7 @@ def _other_base(what: str, file: Path, config: AdapterConfig) -> ModelError:
 def _read_module(
     module: str, place: Place, tensors: Mapping[str, Tensor], config: AdapterConfig, file: Path
 ) -> list[tuple[Patch, dict[str, Tensor]]]:
-    """The adapters of one published map, with what their parameters hold."""
+    """Return the adapters of one published map, with the values of their parameters."""
     method: Method = config.method  # type: ignore[assignment]
     if "magnitude" in tensors:
         method = "dora"
@@ -559,15 +576,17 @@ def _read_module(
 
 
 def is_of_inputs(method: str, name: str) -> bool:
-    """Whether a parameter is of what a map reads, and so has no rows to be ordered."""
+    """Return whether a parameter acts on the input of a map, so that its rows are not permuted."""
     return name in OF_INPUTS or method == "ia3_input"
 
 
 def published_tensors(
     patches: Sequence[Patch], values: Sequence[Mapping[str, Tensor]], known: Mapping[str, Place]
 ) -> dict[str, Tensor]:
-    """The inverse of `read_adapter`: what a file calls the parameters of adapters, and in which
-    order it has their rows. known: of `places`, by the names that the patches have.
+    """Return the parameters of adapters under PEFT's names and in the published row order, the
+    inverse of `make_adapter`.
+
+    known: the result of `places`, by the names in the patches.
     """
     ends = {"a": "lora_A.weight", "b": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
     made: dict[str, Tensor] = {}
@@ -596,7 +615,7 @@ def _place_of(patch: Patch) -> tuple[str, int]:
 def write_adapter(
     folder: Path, config: AdapterConfig, tensors: Mapping[str, Tensor], *, turned: bool
 ) -> None:
-    """Both files, as PEFT reads them. turned: whether the base has its matrices as (in, out)."""
+    """Write both files in PEFT's format. turned: whether the base stores matrices as (in, out)."""
     said: dict[str, Any] = {
         "auto_mapping": None,
         "base_model_name_or_path": config.base,
@@ -629,12 +648,12 @@ def write_adapter(
 
 
 def digest_of(folder: Path, original: Path | None) -> str:
-    """SHA-256 of a model's config and weight files, by which it is known again."""
+    """Return the SHA-256 digest of a model's config and weight files, which identifies it."""
     files = [folder / "config.json"] if original is None else [original]
     for patterns in WEIGHT_FILES if original is None else ():
         there = {file for pattern in patterns for file in folder.glob(pattern)}
         files += sorted(there)
-        if there:  # those of other formats are not read
+        if there:  # only the first format that is present is read
             break
     whole = hashlib.sha256()
     for file in files:

@@ -1,5 +1,7 @@
-"""What arrives: an error met in reading a model folder. What leaves: the error that names its
-cause, where the folder shows another one than what was met.
+"""Find the cause of an error that was raised while a model folder was read.
+
+If the folder shows another cause than the error states, the error is replaced by one that names
+this cause. So far the only such cause is a pointer file of Git LFS.
 """
 
 from pathlib import Path
@@ -7,12 +9,12 @@ from pathlib import Path
 from langue.errors import ModelError
 
 POINTER = b"version https://git-lfs.github.com/spec/"
-# An error that does not name these is not of them.
+# An error about the folder as a whole is not about these files.
 _WEIGHTS = (".safetensors", ".bin", ".msgpack", ".h5", ".gguf", ".npz", ".pt", ".pth")
 
 
 def is_pointer(file: Path) -> bool:
-    """Whether Git wrote a line in the place of the file, which lies in large-file storage."""
+    """Return whether a file is a Git LFS pointer that stands for a file not yet fetched."""
     try:
         with file.open("rb") as handle:
             return handle.read(len(POINTER)) == POINTER
@@ -30,8 +32,8 @@ def refuse_pointer(file: Path) -> ModelError:
 
 
 def pointer_met(where: str, folder: Path) -> Path | None:
-    """The file that is a pointer, of those that an error is about: the one that it names, or, where
-    it is about the folder, one that holds no weights.
+    """Return the Git LFS pointer that an error is about, or None: the file that the error names or,
+    if the error is about the folder, one that does not hold weights.
     """
     for file in sorted(folder.glob("*")) if folder.is_dir() else [folder]:
         of_folder = where == str(folder) and file.suffix not in _WEIGHTS

@@ -1,8 +1,7 @@
-"""What arrives: a Hub name, a folder or a run.
-What leaves: config, weights and tokenizer in our terms; and back to a folder.
+"""Read a Hub name, a folder or a run as our config, weights and tokenizer; save it to a folder.
 
-Weights are safetensors. A `.bin` is read only as far as `torch.load(weights_only=True)` takes it:
-nothing that can run code is ever unpickled, and a config that names code (`auto_map`) is refused.
+Weights are safetensors. A `.bin` is read only if `torch.load(weights_only=True)` accepts it, so no
+pickle can run code; a config that refers to code (`auto_map`) is refused.
 """
 
 import math
@@ -49,55 +48,55 @@ if TYPE_CHECKING:
     from langue.hub.quantized import StoredRows
     from langue.model.weight_kinds import AnyWeight
 
-# What configs say of heads.
+# Prefixes of the config keys that describe heads.
 OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
-# Before a body's class in `architectures`, where the head is one that no class of `transformers`
-# has. AutoModel reads the body all the same; a pipeline would fall back on a class that it finds
-# under the name that is there.
+# Prefix of the body's class in `architectures`, if the head exists in no class of `transformers`.
+# AutoModel still reads the body; without the prefix a pipeline would use a class that it finds
+# under that name.
 OWN_HEAD = "LangueHeadOn"
-# tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for
-# no text
+# the number of tokens that a tokenizer may have beyond the embedding; bart-large-cnn and Gemma 3
+# have some that occur in no text
 SPARE = 16
-# each is drawn up apart, and so is every expert of each; 12,032 are the most published here
+# every layer, and every expert of a layer, is built separately; 12,032 is the largest number in a
+# supported published model
 MOST_LAYERS = 2**15
 
-# What ends and begins a text: config.json says it where generation_config.json does not.
+# Start and end tokens, taken from config.json if generation_config.json has none.
 GENERATION = ("eos_token_id", "decoder_start_token_id")
 LISTS = ("bad_words_ids", "suppress_tokens")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published model, read."""
+    """A published model that has been read."""
 
     folder: Path
     family: Family
     config: ModelConfig
-    task: dict[str, Any] | None  # langue.json of a run of ours
+    task: dict[str, Any] | None  # langue.json, if this is one of our runs
     weights: dict[str, Tensor]  # "body.*" and "head.*"
     tokenizer: Tokenizer
-    published: dict[str, Any] = field(default_factory=dict)  # config.json as it was
-    writes: dict[str, Any] = field(default_factory=dict)  # as a Description's
-    # matrices as the file has them, where that was asked for; in `weights` tensors of their shapes
-    # stand for them
+    published: dict[str, Any] = field(default_factory=dict)  # config.json, as in Description
+    writes: dict[str, Any] = field(default_factory=dict)  # as in Description
+    # quantised matrices, if requested; `weights` has tensors without memory in their places
     stored: "dict[str, AnyWeight]" = field(default_factory=dict)
-    # as a Description's: what it was asked for by, the file of another format, and the adapter that
-    # is worked into the weights
+    # as in Description; the adapter is merged into the weights
     name: str = ""
     original: Path | None = None
     adapter: Path | None = None
 
     @cached_property
     def generation(self) -> GenerationConfig:
-        """How it generates text; ModelError where its generation_config.json cannot be followed."""
+        """Return the generation settings; ModelError if generation_config.json is invalid."""
         vocabulary = self.config.decoder_vocab_size or self.config.vocab_size
         where = str(self.folder / FILE)
         return read_generation(self.writes, self.published, vocabulary, where)
 
     def generation_in(self, tokenizer: Tokenizer, target: str | None = None) -> GenerationConfig:
-        """The same, with the tokens that a decoder starts with and writes first: those of the
-        language `target`; else what the model's config says, or, where it says nothing, the
-        tokenizer's.
+        """Return the same with the start token and the forced first token of a tokenizer.
+
+        target: a language, whose tokens are used; None: those of the model's config or, if it has
+        none, of the tokenizer.
         """
         config = self.generation
         start = config.start
@@ -112,15 +111,13 @@ class Checkpoint:
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens that end a text: those of its config, and its tokenizer's."""
+        """Return the tokens that end a text, from the config and the tokenizer."""
         token = self.tokenizer.end
         return self.generation.end | (frozenset() if token is None else frozenset([token]))
 
     @property
     def pad(self) -> int | None:
-        """The token that fills up batches elsewhere; a text's end is before it. None where nothing
-        says one.
-        """
+        """Return the id of the padding token, or None if neither config nor tokenizer names one."""
         token = self.published.get("pad_token_id")
         if type(token) is int:
             return token
@@ -129,8 +126,8 @@ class Checkpoint:
 
     @property
     def batch_pad(self) -> int | None:
-        """The token that fills up batches elsewhere once the model is saved: where none is said,
-        another stands in.
+        """Return the id of the padding token of the saved model; if none is named, that of a
+        substitute.
         """
         if self.pad is not None:
             return self.pad
@@ -139,13 +136,13 @@ class Checkpoint:
 
     @property
     def start(self) -> int:
-        """The token that an encoder-decoder's target begins with."""
+        """Return the first token of an encoder-decoder's target."""
         return self.generation.start
 
 
 @contextmanager
 def naming_causes(*folders: Path) -> Iterator[None]:
-    """Of an error in reading these, where they show what it comes from, that is said."""
+    """Replace an error in reading these folders by one that names its cause, if they show one."""
     try:
         yield
     except LangueError as error:
@@ -165,10 +162,10 @@ def locate(
     *,
     weights: bool = True,
 ) -> Path:
-    """The local folder of a model: itself, or a snapshot of the Hub's. patterns: of the
-    files that are fetched in the place of the model; weights: whether those are needed too.
+    """Return the local folder of a model: the folder itself, or a snapshot from the Hub. patterns:
+    the files to fetch instead of the model. weights: whether the weights are needed too.
     """
-    folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
+    folder = Path(os.path.expanduser(name))  # the home of an unknown user stays as it is written
     if folder.is_dir() or _find_format(folder):
         return folder
     if folder.exists():
@@ -200,41 +197,41 @@ def locate(
 
 
 def _says_all(folder: Path) -> bool:
-    """Whether a config.json of the Hub's kind is there, so that no weights need be seen to know
-    what the model is.
+    """Return whether there is a config.json of `transformers`, so that the model is known without
+    its weights.
     """
     return (folder / "config.json").is_file() and "model_type" in _object(folder / "config.json")
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a model folder says of itself, before any weight is read."""
+    """The description of a model folder, before any weight is read."""
 
     folder: Path
     published: dict[str, Any]  # config.json
-    task: dict[str, Any] | None  # langue.json, in a run of ours
-    # generation_config.json, or config.json's part
+    task: dict[str, Any] | None  # langue.json, if this is one of our runs
+    # generation_config.json, or the corresponding keys of config.json
     writes: dict[str, Any] = field(default_factory=dict)
-    original: Path | None = None  # the file of a model in a format other than the Hub's
-    reader: "FormatReader | None" = None  # what reads it
-    name: str = ""  # what it was asked for by
-    # the folder of an adapter, of which all else here is what the base says; and that alone
+    original: Path | None = None  # the model's file, if it is not in the Hub's format
+    reader: "FormatReader | None" = None  # the reader of that format
+    name: str = ""  # the name that was requested
+    # the folder of an adapter, and the description of its base alone
     adapter: Path | None = None
     base: "Description | None" = None
-    # whether it is of a model that also reads images, of which this is the text side
+    # whether this is the text part of a model that also reads images
     of_images: bool = False
 
     @property
     def told(self) -> Path:
-        """The folder that was asked for: of the adapter where it is one."""
+        """Return the requested folder, which for an adapter is the adapter's."""
         return self.folder if self.adapter is None else self.adapter
 
 
 class FormatReader(Protocol):
-    """A module that reads a file format of others as a checkpoint of the Hub's names.
+    """A module that reads a foreign file format as a checkpoint with the Hub's names.
 
-    weights_dtype: what tensors are held in (None: what they came in); what is more than the file's
-    own pages is held in it from the first.
+    weights_dtype: of the tensors (None: that of the file); tensors other than mapped pages of the
+    file are created in it.
     """
 
     def find(self, path: Path) -> Path | None: ...
@@ -244,7 +241,7 @@ class FormatReader(Protocol):
 
 
 def _find_format(path: Path) -> tuple[FormatReader, Path] | None:
-    """The file that `path` is or that lies in it, and what reads it."""
+    """Return the model file of a foreign format at `path` or in it, and its reader."""
     from langue.hub.originals import (
         gguf_model,
         google_bert,
@@ -267,8 +264,8 @@ def _find_format(path: Path) -> tuple[FormatReader, Path] | None:
 
 
 def describe(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Description:
-    """weights: whether they will be read, so that they are fetched too where the model is the
-    Hub's.
+    """Return the description of a model. weights: whether the weights will be read later, so that
+    they are fetched too if the model is on the Hub.
     """
     folder = locate(name, revision, weights=weights)
     with naming_causes(folder):
@@ -310,7 +307,7 @@ def _describe(name: str | Path, folder: Path, weights: bool) -> Description:
 
 
 def _describe_adapter(name: str, folder: Path, weights: bool) -> Description:
-    """What an adapter's base says, and the adapter of its task."""
+    """Return the description of an adapter's base, with the adapter's task and head."""
     from langue.hub import adapters
 
     said = adapters.read_config(folder)
@@ -339,8 +336,8 @@ def _describe_adapter(name: str, folder: Path, weights: bool) -> Description:
 
 
 def _is_of_the_hub(path: Path) -> bool:
-    """Whether it has a config.json of the Hub's kind; Keras has one of its own, beside weights of
-    another name.
+    """Return whether the folder has a config.json of `transformers`; Keras has its own kind, beside
+    weights with another name.
     """
     if not (path / "config.json").is_file():
         return False
@@ -352,7 +349,9 @@ def _is_of_the_hub(path: Path) -> bool:
 
 
 def classes_of(published: Mapping[str, Any]) -> list[str]:
-    """The classes of `transformers` that a config names; of a head of ours, the one of its body."""
+    """Return the classes of `transformers` that a config names; for a head of ours, that of its
+    body.
+    """
     return [str(name).removeprefix(OWN_HEAD) for name in published.get("architectures") or []]
 
 
@@ -364,10 +363,10 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _named(published: dict[str, Any]) -> dict[str, Any]:
-    """The config with its `model_type`, which the oldest ones leave to be read from their class."""
+    """Return the config with `model_type`, which in the oldest configs follows from the class."""
     classes = {*classes_of(published)}
     kind = published.get("model_type")
-    # the family that is named first: the others need not be imported
+    # only the family that is named, so that the others are not imported
     names = [kind, *FAMILIES] if isinstance(kind, str) and kind in FAMILIES else [*FAMILIES]
     for name in names:
         if classes & {*FAMILIES[name].architectures.values()}:
@@ -376,7 +375,7 @@ def _named(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def family_of(described: Description) -> tuple[Family, ModelConfig]:
-    """The family that a config names, and the config as ours."""
+    """Return the family that a config names, and the config as ModelConfig."""
     kind = described.published.get("model_type")
     where = str(described.folder / "config.json")
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
@@ -390,7 +389,7 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
 
             check_quantization(described.published)
         config = family.read(described.published)
-        # a mask that its class would not draw otherwise
+        # this key would change the mask that the family's class uses
         if config.architecture != "encoder-decoder":
             require(described.published, is_causal=(config.causal, None))
         _check_bounds(config)
@@ -404,12 +403,12 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
 
 
 def _check_bounds(config: ModelConfig) -> None:
-    """ModelError where the config claims what no model has, before anything is drawn up or computed
-    for it.
+    """Raise ModelError if the config has impossible sizes, before anything is built or computed
+    from them.
     """
     claims = {name: value for name, value in config.to_dict().items() if type(value) is int}
     claims["heads times their width"] = config.n_heads * config.head_dim
-    if config.position.startswith("sinusoidal"):  # a table that no file holds
+    if config.position.startswith("sinusoidal"):  # a table that is computed, not read from a file
         claims["a sixteenth of width times positions"] = config.dim * config.max_length // 16
     odd = [
         name
@@ -425,15 +424,15 @@ def _check_bounds(config: ModelConfig) -> None:
 
 
 def is_quantized(published: Mapping[str, Any]) -> bool:
-    """Whether matrices are of whole numbers, which a model can be held in. Those of MXFP4 are not:
-    they are widened as they are read.
+    """Return whether matrices are quantised to integers, which a model can keep in memory. MXFP4
+    does not count, because it is converted to bf16 when it is read.
     """
     said = published.get("quantization_config")
     return said is not None and not (isinstance(said, dict) and said.get("quant_method") == MXFP4)
 
 
 def layers_in(config: ModelConfig) -> int:
-    """Of both sides, and a mixture's counted again for every expert."""
+    """Return the number of layers of encoder and decoder, multiplied by the number of experts."""
     return (config.n_layers + config.decoder_layers) * max(1, config.n_experts)
 
 
@@ -459,13 +458,13 @@ def _read_weights(
     weights_dtype: torch.dtype | None,
     rows: "StoredRows | None",
 ) -> dict[str, Tensor]:
-    """rows: where the Weights of a file are kept; None: they are read as fp32 matrices, or in the
-    dtype that is wanted.
+    """Return the published tensors. rows: receives the quantised matrices of the file; None: these
+    are read as dense matrices, in fp32 or the given dtype.
     """
     reader = described.reader
     original = described.original
     if reader is not None and original is not None:
-        # of a format that has matrices of whole numbers
+        # only the formats with quantised matrices have this function
         read_stored = getattr(reader, "read_stored", None)
         if rows is None or read_stored is None:
             return reader.read_weights(original, weights_dtype)
@@ -509,14 +508,14 @@ def read_checkpoint(
     stored: bool = False,
     widen: bool = False,
 ) -> Checkpoint:
-    """Read a model folder. `head`: which head's weights to take where they are there ("sequence",
-    "token", "span", "lm"); `pairs`: those too that say of two parts whether the second follows;
-    `weights_dtype`: the precision that they are held in; `stored`: matrices that the file has as
-    whole numbers are kept so, in the checkpoint's `stored`; `widen`: its tokenizer may have any
-    number of tokens beyond the embedding, which is about to get rows for them.
+    """Read a model folder. `head`: the head whose weights are taken if present ("sequence",
+    "token", "span", "lm"); `pairs`: whether to read BERT's next-sentence weights; `weights_dtype`:
+    that of the weights; `stored`: keep quantised matrices quantised, in the checkpoint's `stored`;
+    `widen`: accept any number of tokens beyond the embedding, because rows for them are about to be
+    added.
     """
     folder = described.folder
-    family_of(described)  # what is not known at all is said before what its files lack
+    family_of(described)  # report an unknown family before missing files
     tokenizer = read_tokenizer(described)
     rows = None
     if stored:
@@ -555,8 +554,8 @@ def read_checkpoint(
 
 
 def adapter_of(described: Description, config: ModelConfig, head: str | None) -> "Adapter":
-    """The adapter that a description is of; ModelError where it is of another base, or its base is
-    not what it was.
+    """Return the adapter of a description; ModelError if it belongs to another base, or the base
+    has changed.
     """
     from langue.hub import adapters
 
@@ -569,7 +568,7 @@ def adapter_of(described: Description, config: ModelConfig, head: str | None) ->
 
 
 def _check_base(described: Description) -> None:
-    """ModelError where an adapter of ours says what its base was, and it is something else now."""
+    """Raise ModelError if an adapter of ours records its base, and the base has changed since."""
     from langue.hub.adapters import digest_of
 
     kept = (described.task or {}).get("base")
@@ -585,9 +584,7 @@ def _check_base(described: Description) -> None:
 
 
 def _merge_adapter(described: Description, checkpoint: Checkpoint, head: str | None) -> None:
-    """Work an adapter into the weights of its base, which are widened where they are held in few
-    bits.
-    """
+    """Merge an adapter into the weights of its base; quantised matrices are dequantised first."""
     from langue.model.adapters import merge_into
 
     adapter = adapter_of(described, checkpoint.config, head)
@@ -631,8 +628,8 @@ def _read_model(
 
 
 def _take_stored(weights: dict[str, Tensor], rows: "StoredRows") -> "dict[str, AnyWeight]":
-    """The Weights of matrices that stand as the numbers of their rows, which give way in `weights`
-    to tensors of their shapes that take no memory. What no use of ours needs is taken as fp32.
+    """Return the quantised matrices that `weights` holds as row numbers, and replace each there by
+    a tensor of its shape that takes no memory. Those kept only for saving are dequantised to fp32.
     """
     stored: dict[str, AnyWeight] = {}
     for name, tensor in weights.items():
@@ -648,7 +645,7 @@ def _take_stored(weights: dict[str, Tensor], rows: "StoredRows") -> "dict[str, A
 
 
 def _check_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Before a network of the config's sizes is made for them."""
+    """Raise ModelError if a shape differs from the config, before a network is built."""
     for name, size in parameters(config).items():
         if name.startswith("body.") and name in weights and weights[name].shape != size:
             raise ModelError(
@@ -657,7 +654,7 @@ def _check_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:
 
 
 def without_extra(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without those that are only kept for saving."""
+    """Return the weights without those that are kept only for saving."""
     return {name: tensor for name, tensor in weights.items() if not name.startswith(EXTRA_PREFIX)}
 
 
@@ -671,12 +668,13 @@ def load_into(
     weights_dtype: torch.dtype = torch.float32,
     trained: bool = False,
 ) -> list[str]:
-    """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns
-    those that were. trained: those that are not frozen, and no others.
+    """Copy weights into a module after a check of their shapes, and return the names of absent
+    parameters. new: prefix of names that may be absent. trained: load only parameters that require
+    gradients.
 
-    copy=False: the tensors themselves become the parameters, so that no second copy is held; for a
-    module that may have been drawn up on the meta device, and is not trained in a way that the
-    file's mapped pages would mind.
+    copy=False: the tensors themselves become the parameters, so that no second copy exists; for a
+    module that may be on the meta device and is not trained in place, as the tensors may be mapped
+    file pages.
     """
     targets = {
         name: weight
@@ -724,12 +722,12 @@ def write_checkpoint(
     writes: Mapping[str, Any] | None = None,
     stored: "Mapping[str, AnyWeight] | None" = None,
 ) -> None:
-    """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must
-    exist. published and writes: a Description's; stored: matrices of whole numbers, under the
-    names that `weights` would have them by.
+    """Write config.json, model.safetensors and the tokenizer as `transformers` reads them. `folder`
+    must exist. published and writes: as in Description; stored: the quantised matrices, by our
+    names.
     """
     published = published or {}
-    # A head that is not known here goes along with its class, so that others read it as before.
+    # An unknown head is saved with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
     quantized: dict[str, Any] = {}
     if stored:
@@ -756,7 +754,7 @@ def write_checkpoint(
         | {
             "architectures": [other or stem],
             "torch_dtype": (
-                # scales are float16: as bfloat16 they would be rounded
+                # scales are float16, and would be rounded as bfloat16
                 "bfloat16"
                 if any(t.dtype == torch.bfloat16 for t in theirs.values()) and not stored
                 else "float32"
@@ -778,13 +776,14 @@ def write_checkpoint(
     if generation:
         write_json(folder / FILE, generation)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
-    with atomic_file(folder / "model.safetensors") as temporary:  # which others may read, too
+    # so that, by its umask permissions, other users can read it
+    with atomic_file(folder / "model.safetensors") as temporary:
         save_file(plain, str(temporary), metadata={"format": "pt"})
     tokenizer.save(folder)
     write_tokenizer_config(folder, tokenizer, described, config)
 
 
 def _pad_of(tokenizer: Tokenizer, published: Mapping[str, Any]) -> int | None:
-    """The token that fills up batches, where a config names none."""
+    """Return the id of the token that pads batches if a config names none."""
     name = padding_token(tokenizer, published)
     return None if name is None else tokenizer.backend.token_to_id(name)

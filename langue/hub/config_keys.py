@@ -1,8 +1,7 @@
-"""What arrives: a published config. What leaves: its values as axes of `ModelConfig`; and back
-again.
+"""Map the keys of published configs to the axes of `ModelConfig`, and back.
 
-What a config has under another name, and nothing else is to be said of, is a line of a family's
-table (`Names`), which is read both ways.
+A key that only has another name is a line in a family's table (`Names`), which is used in both
+directions.
 """
 
 import json
@@ -13,7 +12,7 @@ from langue.errors import ModelError
 from langue.model.config import ModelConfig
 
 Config = Mapping[str, Any]
-MOST = 2**24  # of anything that a config counts: a context, a vocabulary
+MOST = 2**24  # upper limit of every count in a config, such as context length or vocabulary
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -30,16 +29,15 @@ ACTIVATIONS = {
 
 
 class Names:
-    """A table: our axis = their key, or (key, value) with the value that a config stands for which
-    lacks the key.
-    """
+    """A table of our axis = their key, or (key, default) if a config may omit the key."""
 
     def __init__(self, **names: str | tuple[str, Any]) -> None:
         self.names = names
 
     def read(self, config: Config, **axes: Any) -> dict[str, Any]:
-        """The axes of the table beside those given, which the family has whatever its configs say.
-        ModelError for a key without a default that is missing or is not a count.
+        """Return the axes of the table, and the given axes, which are fixed for the family.
+
+        Raises ModelError for a key without a default that is missing or is not a count.
         """
         for ours, theirs in self.names.items():
             if isinstance(theirs, str):
@@ -53,7 +51,7 @@ class Names:
         return axes
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
-        """The inverse of `read`."""
+        """Return the published keys, the inverse of `read`."""
         keys = {
             ours: theirs if isinstance(theirs, str) else theirs[0]
             for ours, theirs in self.names.items()
@@ -64,7 +62,7 @@ class Names:
         }
 
 
-USUAL = {  # what most configs since BERT's call the sizes
+USUAL = {  # the names of the sizes in most configs since BERT
     "vocab_size": "vocab_size",
     "dim": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -75,11 +73,11 @@ USUAL = {  # what most configs since BERT's call the sizes
 
 
 def own_names(config: Config, aliases: Mapping[str, str]) -> Config:
-    """The config under the names that the family's own configs use.
+    """Return the config under the names that the family's own configs use.
 
-    aliases: other name -> own name, as `attribute_map` of the published config classes has it.
-    ModelError where a config gives one value under both names and the two differ: the published
-    classes follow one or the other, depending on their version.
+    aliases: other name -> own name, like `attribute_map` of the published config classes. Raises
+    ModelError if a config has different values under both names: which of them the published
+    classes use depends on their version.
     """
     renamed = dict(config)
     for alias, own in aliases.items():
@@ -101,7 +99,7 @@ def _is_activation(axis: str) -> bool:
 
 
 def require(config: Config, **expected: Any) -> None:
-    """Refuse values that change the mathematics in a way this family's rules do not express."""
+    """Raise ModelError for values that the family's rules cannot express."""
     for key, known in expected.items():
         choices = known if isinstance(known, tuple) else (known,)
         if key in config and config[key] not in choices:
@@ -113,7 +111,7 @@ def require(config: Config, **expected: Any) -> None:
 
 
 def take(config: Config, key: str, kind: type = int) -> Any:
-    """A value that a config must have."""
+    """Return a required value of a config."""
     if key not in config:
         raise ModelError(f"config: {key} is missing")
     value = config[key]
@@ -125,7 +123,7 @@ def take(config: Config, key: str, kind: type = int) -> Any:
 
 
 def read_activation(config: Config, key: str, default: str) -> Any:
-    """The published name of an activation as ours; ModelError for one that is not known."""
+    """Return our name of a published activation; ModelError for an unknown one."""
     require(config, **{key: tuple(ACTIVATIONS)})
     return ACTIVATIONS[config.get(key, default)]
 

@@ -1,6 +1,7 @@
-"""What arrives: published tensors, of a mapped file above all, and the precision that is wanted.
-What leaves: the same stacked into one, converted as they are read, so that nothing is held twice
-nor written twice.
+"""Stack published tensors and convert their dtype while they are read.
+
+The tensors usually are pages of a mapped file. They are converted in chunks, so that nothing is
+held in memory or written twice.
 """
 
 from collections import Counter
@@ -12,23 +13,23 @@ from torch import Tensor
 
 from langue.runtime import release_pages
 
-# of a mapped file, converted at a time, and so held in both precisions
+# the amount of a mapped file that is converted at a time, and so exists in both dtypes
 CHUNK_BYTES = 2**24
 
 
 class DtypeConverter:
-    """Holds matrices in one precision (None: the file's), and gives back what it has read and
-    nobody else will.
+    """Converts matrices to one dtype (None: that of the file), and releases the file pages that
+    nothing else will read.
     """
 
     def __init__(self, weights_dtype: torch.dtype | None, published: Iterable[Tensor]) -> None:
         self.weights_dtype = weights_dtype
-        # of each tensor that was published; tied ones have several
+        # the number of names of each published tensor; tied tensors have several
         self.names = Counter(map(_storage, published))
 
     def stack(self, parts: list[Tensor]) -> Tensor:
-        """The parts along the first axis; a single one of the wanted precision is itself. What has
-        one axis is left in the precision that it has.
+        """Concatenate the parts along the first axis; a single part that already has the dtype is
+        returned as it is. Vectors keep their dtype.
         """
         kind = reduce(torch.promote_types, (part.dtype for part in parts))
         if self.weights_dtype is not None and parts[0].ndim > 1 and kind.is_floating_point:
@@ -38,7 +39,8 @@ class DtypeConverter:
         rows = [len(part) for part in parts]
         whole = torch.empty(sum(rows), *parts[0].shape[1:], dtype=kind)
         for place, part in zip(torch.split(whole, rows), parts, strict=True):
-            if not part.is_contiguous() and _is_whole(part):  # columns are read as they lie, too
+            # a transposed matrix is read in its storage order, too
+            if not part.is_contiguous() and _is_whole(part):
                 place = place.t()
                 part = part.t()
             step = max(1, CHUNK_BYTES * len(part) // max(1, part.nbytes))
@@ -49,7 +51,7 @@ class DtypeConverter:
         return whole
 
     def done(self, parts: list[Tensor], made: list[Tensor]) -> None:
-        """Nobody will read the parts again but as what was made of them."""
+        """Release the pages of parts that are not used directly in the result."""
         for part in parts:
             if _is_whole(part) and _storage(part) not in map(_storage, made):
                 self._done(part)
@@ -60,8 +62,8 @@ class DtypeConverter:
 
 
 def pairs_apart(tensor: Tensor, heads: int, weights_dtype: torch.dtype | None) -> Tensor:
-    """Of each head, the rows that turn together: neighbours come half a head apart, as the Hub has
-    them. Nobody else reads the tensor.
+    """Reorder the rows of each head so that rotary pairs, adjacent in the file, are half a head
+    apart, as on the Hub. The tensor must have no other reader.
     """
     holder = DtypeConverter(weights_dtype, [tensor])
     made = holder.stack([rows[odd::2] for rows in tensor.chunk(heads) for odd in (0, 1)])
@@ -74,5 +76,5 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _is_whole(part: Tensor) -> bool:
-    """Whether its numbers lie side by side, by rows or by columns."""
+    """Return whether the elements are contiguous in memory, by rows or by columns."""
     return part.is_contiguous() or (part.ndim == 2 and part.t().is_contiguous())

@@ -1,8 +1,7 @@
-"""What arrives: a published config and its weight names. What leaves: ours; and back again, with
-the same rules.
+"""Describe a model family as data, and convert its configs and weight names in both directions.
 
-A family is data: how its config reads into `ModelConfig`, and a list of reversible rules between
-weight names. `{i}` in a rule stands for the layer's number.
+A family consists of functions that read and write its config, and of a list of reversible rules
+between weight names. `{i}` in a rule stands for the number of the layer.
 """
 
 import re
@@ -23,7 +22,7 @@ from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
 from langue.runtime import in_threads
 
-# How the published classes that score tokens are called.
+# Suffixes of the published classes that score tokens.
 LM_CLASSES = (
     "ForCausalLM",
     "ForMaskedLM",
@@ -32,35 +31,44 @@ LM_CLASSES = (
     "MTModel",
     "BertForPreTraining",
 )
-HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what weights are stored in
-# the embeddings, one of which a tied output matrix is
+# dtypes of stored weights
+HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# the embeddings; a tied output matrix is one of these
 TABLES = ("token.weight", "decoder.token.weight")
-SEQUENCE = "sequence"  # the head of the published sequence classifiers
-EXTRA_PREFIX = "kept."  # before the names of published weights that ours has no place for
+SEQUENCE = "sequence"  # the kind of head of the published sequence classifiers
+EXTRA_PREFIX = "kept."  # prefix of published weights that are kept only for saving
 CRF_PARAMETERS = ("transitions", "start", "end")  # the names in `langue.model.token_heads.CRF`
-# The heads that score single tokens, and the endings of the classes of `transformers` that have
-# them.
+# The kinds of head that score single tokens, and the suffixes of their classes in `transformers`.
 TOKEN_CLASSES = {"token": "ForTokenClassification", "span": "ForQuestionAnswering"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Our weight `ours` is their `theirs`; several (queries, keys, values) are stacked along the
-    first axis.
+    """Our weight `ours` corresponds to the published `theirs`; several (queries, keys, values) are
+    concatenated along the first axis.
 
-    change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has
-    queries, keys and values side by side within each head of keys, and ours may be three; `row`:
-    theirs is one row of a matrix; `halves`: the two halves of theirs are two of ours, the names of
-    which `ours` has with a comma between; `grouped`: theirs is queries, keys and values one after
-    another, which are three of ours where heads share keys; `reversed`: rotary positions turn
-    theirs the other way, which is ours with the two halves of each head of queries and keys
-    exchanged; `interleaved`: they turn neighbours in theirs, which in ours stand half of what turns
-    apart; `experts`: theirs has all experts of a layer (E, in, out), the outputs of the maps that
-    `ours` names, with a comma between, in turn. when: (axis, whether the config has it), where two
-    rules give one name. zero: ours is zero where a file lacks theirs, as published bodies do that
-    are used as language models. tied: other names of the same tensor. A file may have it under any
-    of them, once or several times. substitutes: names from which it is taken where the file lacks
-    it; where it is there, they are other tensors.
+    change: how the two differ beyond the name:
+
+    transpose: the published matrix is (in, out).
+    heads: queries, keys and values are interleaved by key head in the published tensor; ours may be
+        one matrix or three.
+    row: the published tensor is a matrix with one row.
+    halves: the two halves of the published tensor are two of ours, whose names `ours` lists with a
+        comma between them.
+    grouped: the published tensor has queries, keys and values one after another, which are three of
+        ours if heads share keys.
+    reversed: rotary positions rotate in the opposite direction, so that ours has the halves of each
+        query and key head exchanged.
+    interleaved: rotary pairs are adjacent rows in the published tensor, and half the rotated
+        dimensions apart in ours.
+    experts: the published tensor has all experts of a layer, (E, in, out), with the outputs of the
+        maps that `ours` names, separated by commas, interleaved.
+
+    when: (axis, required truth value in the config), if two rules have the same name. zero: ours is
+    zero if a file lacks the published tensor, as in published bodies that are used as language
+    models. tied: other names of the same tensor; a file may contain it under any of them, once or
+    several times. substitutes: names from which it is taken if the file lacks it; if it is present,
+    those are different tensors.
     """
 
     ours: str
@@ -75,14 +83,14 @@ class Rule:
 def rule(
     ours: str, *theirs: str, change: str = "", when: tuple[str, bool] | None = None
 ) -> list[Rule]:
-    """The rules of a layer's weight and bias at once."""
+    """Return the rules of a layer's weight and bias."""
     return [
         Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change, when)
         for kind in ("weight", "bias")
     ]
 
 
-DECODING = {  # the heads of nearly every published decoder
+DECODING = {  # the heads of almost all published decoders
     SEQUENCE: [Rule("head.out.weight", ("score.weight",))],
     "lm": [Rule("head.out.weight", ("lm_head.weight",))],
 }
@@ -90,8 +98,8 @@ LM_WITH_BIAS = [*DECODING["lm"], Rule("head.bias", ("lm_head.bias",))]
 
 
 def classes(stem: str, lm: str) -> dict[str, str]:
-    """The classes of `transformers` that load a family's models, where they are called as most are;
-    lm: the ending.
+    """Return the classes of `transformers` for a family with the usual class names; lm: the suffix
+    of the language model's class.
     """
     return {"body": f"{stem}Model", SEQUENCE: f"{stem}ForSequenceClassification", "lm": stem + lm}
 
@@ -99,13 +107,14 @@ def classes(stem: str, lm: str) -> dict[str, str]:
 def with_token_heads(
     family: "Family", *, token: str = "", span: str = "", prefixes: Mapping[str, str] | None = None
 ) -> "Family":
-    """The family with the rules of its published heads that score single tokens (`TOKEN_CLASSES`).
+    """Return the family with the rules of its published heads that score single tokens
+    (`TOKEN_CLASSES`).
 
-    token, span: how the class calls its output matrix; "": no class computes what ours does.
-    prefixes: head kind -> what that class puts before the names of the body, where it differs from
-    the family's prefix. A map and a norm before the output matrix are those of the family's
-    sequence classifier (ModernBERT). A CRF's scores are in no class: they keep our names, and a
-    class warns of them and gives the logits without them.
+    token, span: the name of the output matrix in that class; "": no class computes what ours does.
+    prefixes: head kind -> the prefix of the body's names in that class, if it differs from the
+    family's. A dense layer and a norm before the output matrix are those of the family's sequence
+    classifier (ModernBERT). No class has a CRF: its scores keep our names, and `transformers` warns
+    about them and returns the logits without them.
     """
     stem = family.architectures["body"].removesuffix("Model")
     transform = [
@@ -133,10 +142,10 @@ def with_token_heads(
 def joined(
     r: Rule, parts: list[Tensor], config: ModelConfig, holder: DtypeConverter
 ) -> list[Tensor]:
-    """Their tensors as ours."""
+    """Return the published tensors of a rule as ours."""
     if r.change == "row":
         parts = [part.reshape(-1) for part in parts]
-    elif r.change in _ORDERS:  # of queries and keys; a rule of one matrix is of one of these
+    elif r.change in _ORDERS:  # only queries and keys are reordered; a lone part is one
         order = _ORDERS[r.change](config)
         parts = [_by_head(part, order) for part in parts[:2]] + parts[2:]
     elif r.change == "heads":
@@ -153,16 +162,16 @@ def joined(
 
 
 def _group_rows(config: ModelConfig) -> list[int]:
-    """How many rows the maps to queries, keys and values have."""
+    """Return the numbers of rows of the query, key and value maps."""
     heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
     return [count * config.head_dim for count in heads]
 
 
 def _by_kind(part: Tensor, config: ModelConfig) -> list[Tensor]:
-    """All queries, all keys and all values, of which each head of keys has its own together: views
-    of them, in their order.
+    """Split a tensor that is grouped by key head into all queries, all keys and all values, as
+    views.
     """
-    shared = config.n_heads // config.n_kv_heads  # heads of queries for each head of keys
+    shared = config.n_heads // config.n_kv_heads  # query heads per key head
     rest = part.shape[1:]
     groups = part.view(config.n_kv_heads, shared + 2, config.head_dim, *rest).unbind()
     queries = [group[:shared].reshape(-1, *rest) for group in groups]  # (shared * K, ...)
@@ -172,14 +181,16 @@ def _by_kind(part: Tensor, config: ModelConfig) -> list[Tensor]:
 
 
 def _by_group(parts: Sequence[Tensor], config: ModelConfig) -> Tensor:
-    """The inverse of `_by_kind`."""
+    """Group queries, keys and values by key head, the inverse of `_by_kind`."""
     rest = parts[0].shape[1:]
     kinds = [part.view(config.n_kv_heads, -1, config.head_dim, *rest) for part in parts]
     return torch.cat(kinds, dim=1).reshape(-1, *rest)
 
 
 def _by_expert(fused: Tensor, count: int, holder: DtypeConverter) -> list[Tensor]:
-    """(E, in, out) or biases (E, out), as `count` tensors: of each expert its maps in turn."""
+    """Split (E, in, out), or biases (E, out), into `count` tensors: the maps of the first expert,
+    then of the second, and so on.
+    """
     each = count // len(fused)
     made = []
     for expert in fused:
@@ -189,7 +200,7 @@ def _by_expert(fused: Tensor, count: int, holder: DtypeConverter) -> list[Tensor
 
 
 def _with_experts(parts: Sequence[Tensor], experts: int) -> Tensor:
-    """The inverse of `_by_expert`."""
+    """Return the tensor of all experts, the inverse of `_by_expert`."""
     each = len(parts) // experts
     fused = []
     for begin in range(0, len(parts), each):
@@ -199,8 +210,8 @@ def _with_experts(parts: Sequence[Tensor], experts: int) -> Tensor:
 
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
-    """Whether `joined` has a meaning for such parts; whether what it makes has the config's shape
-    is seen later.
+    """Return whether `joined` can be applied to such parts; shapes are compared with the config
+    later.
     """
     if parts[0].ndim == 0 or any(part.shape != parts[0].shape for part in parts):
         return False
@@ -218,7 +229,10 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
 def _taken(
     r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: DtypeConverter
 ) -> list[Tensor]:
-    """`joined` of what is taken out of `published`. What it copies is not held beside the copy."""
+    """Remove the tensors of a rule from `published` and return them as ours.
+
+    A tensor that is copied is not kept in memory beside the copy.
+    """
     parts = [published.pop(name) for name in r.theirs]
     odd = next((n for n, p in zip(r.theirs, parts, strict=True) if p.dtype not in HELD), None)
     if odd is not None:
@@ -240,7 +254,7 @@ def _taken(
 
 
 def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
-    """The inverse of `joined`."""
+    """Return our tensors as published, the inverse of `joined`."""
     if r.change == "experts":
         return [_with_experts(wholes, config.n_experts)]
     whole = wholes[0] if len(wholes) == 1 else torch.cat(wholes)
@@ -256,18 +270,18 @@ def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
 
 
 def _by_head(part: Tensor, order: Tensor) -> Tensor:
-    """The rows of each head in another order."""
+    """Reorder the rows of each head."""
     return part.view(-1, len(order), *part.shape[1:])[:, order].reshape(part.shape)
 
 
 def _exchanged(config: ModelConfig) -> Tensor:
-    """The rows of a head with its halves exchanged."""
+    """Return the row order of a head with its halves exchanged."""
     return torch.arange(config.head_dim).roll(config.head_dim // 2)
 
 
 def _pairs_apart(config: ModelConfig) -> Tensor:
-    """The rows of a head whose neighbours turn together, as ours has them: of each pair the first,
-    then of each the second, then what does not turn.
+    """Return our row order of a head whose adjacent rows are rotary pairs: the first of each pair,
+    then the second of each, then the rows that are not rotated.
     """
     rows = torch.arange(config.head_dim)
     turned, rest = rows[: config.n_rotary_dims], rows[config.n_rotary_dims :]
@@ -279,8 +293,8 @@ _ORDERS = {"reversed": _exchanged, "interleaved": _pairs_apart}
 
 @cache
 def parameters(config: ModelConfig) -> dict[str, torch.Size]:
-    """The names and shapes that a language model of this config has, "body.*" and "head.*"; nothing
-    is allocated.
+    """Return the names ("body.*", "head.*") and shapes of the parameters of a language model with
+    this config; nothing is allocated.
     """
     return {name: weight.shape for name, weight in build_on_meta(config).named_parameters()}
 
@@ -288,24 +302,26 @@ def parameters(config: ModelConfig) -> dict[str, torch.Size]:
 @dataclass(frozen=True)
 class Family:
     name: str  # the `model_type` of its configs
-    prefix: str  # what a model with a head puts before the names of the body ("bert.")
+    prefix: str  # the prefix of the body's names in a model with a head ("bert.")
     body: list[Rule]
     read: Callable[[Config], ModelConfig]
     write: Callable[[ModelConfig], dict[str, Any]]
-    # A head kind ("sequence", "token", "span", "lm"), "body", or "encoder" alone of a body of two
-    # sides -> the class that `transformers` loads it with
+    # A kind of head ("sequence", "token", "span", "lm"), "body", or "encoder" for the encoder alone
+    # of an encoder-decoder -> the class with which `transformers` loads it
     architectures: Mapping[str, str]
-    # head kind -> rules, with the prefix written out
+    # head kind -> rules, with full names
     heads: Mapping[str, list[Rule]] = field(default_factory=dict)
-    # which of our poolings the published classifier expresses, the default first, and what
-    # config.json says of each
+    # the poolings that the published classifier supports, the default first, and the config.json
+    # keys of each
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
-    renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
-    # head kind -> what the body's prefix is in the class of that head, where it is another
+    # suffixes in old files -> current suffixes
+    renames: Mapping[str, str] = field(default_factory=dict)
+    # head kind -> the body's prefix in the class of that head, if it differs
     prefixes: Mapping[str, str] = field(default_factory=dict)
-    # head kind -> the output matrix of the published class, where `heads` has no rules for it
+    # head kind -> the name of the output matrix in the published class, if `heads` has no rules for
+    # it
     outputs: Mapping[str, str] = field(default_factory=dict)
-    unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
+    unused: tuple[str, ...] = ()  # patterns of published weights that we never use
 
     def to_ours(
         self,
@@ -315,10 +331,11 @@ class Family:
         weights_dtype: torch.dtype | None = None,
         other: bool = False,
     ) -> dict[str, Tensor]:
-        """Rename and stack published tensors. Every one is used once; ModelError names what is left
-        over or missing. `theirs` is emptied, so that what is stacked or converted is not held
-        twice. weights_dtype: what those are held in (None: what they came in); other: whether there
-        is a head of a kind that is not known here, which is kept.
+        """Rename, stack and convert published tensors, each of which must be used exactly once.
+
+        `theirs` is emptied, so that stacked or converted tensors do not exist twice. weights_dtype:
+        the target dtype (None: unchanged). other: whether the model has a head of an unknown kind,
+        whose weights are kept. Raises ModelError with the names that are missing or left over.
         """
         names = Counter(map(self.today, theirs))
         twice = next((name for name, count in names.items() if count > 1), None)
@@ -327,7 +344,8 @@ class Family:
                 f"{twice} is there under an old name and a new one", do="leave one of them"
             )
         published = {self.today(name): theirs.pop(name) for name in list(theirs)}
-        for guard in map(self.guard, (SEQUENCE, *TOKEN_CLASSES)):  # written by `to_theirs`
+        # `to_theirs` writes these
+        for guard in map(self.guard, (SEQUENCE, *TOKEN_CLASSES)):
             if guard in published and published[guard].numel() == 0:
                 del published[guard]
         bare = self._bare(published)
@@ -335,8 +353,8 @@ class Family:
         heads = self._head(config, head, bare)
         _fill_in([*body, *heads], published)
         missing = [name for mapping in body for name in mapping.theirs if name not in published]
-        # A head may be new: a pretrained body has none yet, or only its pooler. What is there is
-        # taken.
+        # The head may be new: a pretrained body has no head yet, or only its pooler. Whatever is
+        # present is used.
         there = [
             mapping
             for mapping in [*body, *heads]
@@ -354,10 +372,10 @@ class Family:
             ours |= {r.ours: torch.zeros(sizes[r.ours]) for r in heads if r.zero and r not in there}
         taken = {name for rules in self.heads.values() for r in rules for name in r.theirs}
         own = [name for name in published if name.startswith("head.") and name not in taken]
-        # a head of ours that the family has no class for
+        # a head of ours for which the family has no class
         if head is not None and head not in self.heads:
             ours.update({name: published.pop(name) for name in own})
-        # a run whose head was of another kind, trained further
+        # a run with a head of another kind that is trained further
         of_run = own if head != "lm" and head in self.heads else []
         beside = [
             name for name in published if other and not bare and not name.startswith(self.prefix)
@@ -368,7 +386,7 @@ class Family:
                 _difference(missing, left), do="the config and the weights are not of one model"
             )
         _drop_copies([*body, *heads], published, ours)
-        # What no use of ours needs is kept under its own name, so that saving loses nothing.
+        # Published weights that we never use keep their names, so that saving loses nothing.
         return ours | {
             EXTRA_PREFIX + name: holder.stack([tensor]) for name, tensor in published.items()
         }
@@ -380,13 +398,15 @@ class Family:
         head: str | None,
         other: str | None = None,
     ) -> dict[str, Tensor]:
-        """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost.
-        other: the class of a head that was kept.
+        """Return our tensors under published names, the inverse of `to_ours`.
 
-        A head that the published class cannot express goes under our own names, and with it an
-        empty tensor under the name of that class's output matrix: loaded as that class, the folder
-        would get a new, random head and answer by chance. So it is refused because of the size, and
-        the body alone loads as ever.
+        Names without a rule are kept, so that nothing is lost. other: the class of an unknown head
+        that was kept.
+
+        A head that the published class cannot express is saved under our names, with an empty
+        tensor under the name of that class's output matrix. Without it, loading the folder as that
+        class would create a new, random head; the wrong size of the empty tensor prevents that. The
+        body alone still loads.
         """
         bare = head is None and not other
         prefix = self.prefix_of(head or self._kind(other))
@@ -404,7 +424,7 @@ class Family:
                         for name, part in zip(mapping.theirs, parts, strict=True)
                     }
                 )
-        # Of a body saved alone no name has the prefix, the kept ones included.
+        # If a body is saved alone, no name has the prefix, including those kept for saving.
         rest = {
             self._replace_prefix(name.removeprefix(EXTRA_PREFIX), "" if bare else prefix): t
             for name, t in ours.items()
@@ -415,21 +435,22 @@ class Family:
         return theirs | rest | ({guard: torch.zeros(0)} if guard else {})
 
     def head_kind(self, pooling: str) -> str:
-        """Which rules name the weights of a head with this pooling: the published classifier's, or
-        none ("mean").
+        """Return the kind of rules for a head with this pooling: those of the published classifier,
+        or none ("mean").
         """
         return SEQUENCE if pooling in self.poolings and SEQUENCE in self.heads else pooling
 
     @property
     def output(self) -> str:
-        """What the published output matrix is called; "" where there is none."""
+        """Return the name of the published output matrix, or "" if there is none."""
         return next(
             (r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), ""
         )
 
     def guard(self, head: str | None) -> str:
-        """What the published class for such a head calls its output matrix; "" where there is no
-        class. A head of any other kind is pooled, and the class a sequence classifier.
+        """Return the name of the output matrix in the published class for such a head, or "" if
+        there is no class. Heads of other kinds pool the sequence, so their class is the sequence
+        classifier.
         """
         kind = head if head in TOKEN_CLASSES else SEQUENCE
         rules = self.heads.get(str(kind), [])
@@ -437,25 +458,26 @@ class Family:
         return next(named, self.outputs.get(str(kind), ""))
 
     def prefix_of(self, kind: str) -> str:
-        """What stands before the names of the body in the class of such a head."""
+        """Return the prefix of the body's names in the class of such a head."""
         return self.prefixes.get(kind, self.prefix)
 
     def _replace_prefix(self, name: str, prefix: str) -> str:
-        """The name of a published weight with `prefix` in the place of the family's own."""
+        """Return a published name with the family's prefix replaced by `prefix`."""
         if not self.prefix or not name.startswith(self.prefix):
             return name
         return prefix + name.removeprefix(self.prefix)
 
     def _kind(self, published: str | None) -> str:
-        """The head kind that a class of `transformers` is of; "" where it is not known."""
+        """Return the kind of head of a class of `transformers`, or "" if it is unknown."""
         return next((kind for kind, name in self.architectures.items() if name == published), "")
 
     def infer_from_weights(
         self, theirs: Mapping[str, Tensor], config: ModelConfig, classes: Sequence[str] = ()
     ) -> ModelConfig:
-        """The config as the weights have it: an output matrix with values of its own is not tied,
-        whatever is said; and a token classifier without a decoder is an encoder (T5's, whose config
-        is of both sides).
+        """Return the config corrected by the weights.
+
+        A separate output matrix with other values is not tied, whatever the config says. A token
+        classifier without decoder weights is an encoder (T5, whose config describes both sides).
         """
         published = {self.today(name): tensor for name, tensor in theirs.items()}
         if config.decoder_layers and self.architectures.get("token") in classes:
@@ -475,8 +497,8 @@ class Family:
 
     @property
     def shared_names(self) -> frozenset[str]:
-        """Every published name of a tensor that has several names, with the body's prefix and
-        without.
+        """Return all published names of tensors that have several names, with and without the
+        body's prefix.
         """
         names = {self.output} - {""}
         for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
@@ -489,7 +511,7 @@ class Family:
         return frozenset(names)
 
     def is_turned(self, name: str) -> bool:
-        """Whether the published matrix is (in, out), as GPT-2's are."""
+        """Return whether the published matrix is (in, out), as in GPT-2."""
         name = self.today(name)
         for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
             for theirs in r.theirs if r.change == "transpose" else ():
@@ -499,13 +521,13 @@ class Family:
         return False
 
     def body_class(self, config: ModelConfig) -> str:
-        """The class of `transformers` that loads the model without a head."""
+        """Return the class of `transformers` that loads the model without a head."""
         alone = config.architecture == "encoder" and "encoder" in self.architectures
         return self.architectures["encoder" if alone else "body"]
 
     def other(self, classes: Sequence[str], head: str | None = None) -> str | None:
-        """Of these classes of `transformers`, the one whose head is neither of the kind that is
-        asked for nor one that reading another skips: its weights are kept as they are.
+        """Return the class whose head has neither the requested kind nor a kind whose weights may
+        be skipped, or None; the weights of such a head are kept unchanged.
         """
         skipped = {*self.architectures} - {*TOKEN_CLASSES}
         if head in TOKEN_CLASSES:
@@ -515,20 +537,20 @@ class Family:
         return next((name for name in unknown if re.search("For|Heads|Encoder", name)), None)
 
     def has_lm_head(self, config: ModelConfig, classes: Sequence[str]) -> bool:
-        """Whether a model saved as one of these classes of `transformers` scores tokens: it has a
-        head for that, or needs no weights of its own for one.
+        """Return whether a model saved as one of these classes of `transformers` scores tokens,
+        because it has such a head or needs no weights for one.
         """
         own = [r for r in self._head(config, "lm", False) if not r.zero]
         free = not own and config.architecture != "encoder" and not self.other(classes)
         return free or any(name.endswith(LM_CLASSES) for name in classes)
 
     def _bare(self, published: Mapping[str, Tensor]) -> bool:
-        """Whether the names are those of a body saved alone."""
+        """Return whether the names are those of a body that was saved alone."""
         return not any(name.startswith(self.prefix) for name in published)
 
     def _body(self, config: ModelConfig, prefix: str) -> list[Rule]:
-        """The rules that this config's parameters need, one a layer; prefix: what stands before
-        their names.
+        """Return the rules of this config's parameters, one for each layer; prefix: that of the
+        published names.
         """
         needed = parameters(config)
         rules = []
@@ -554,15 +576,15 @@ class Family:
         return rules
 
     def rules_of_body(self, config: ModelConfig, prefix: str) -> list[Rule]:
-        """The rules that this config's parameters need; prefix: what their published names begin
-        with.
-        """
+        """Return the rules of this config's parameters; prefix: that of the published names."""
         return self._body(config, prefix)
 
     def some_to_ours(
         self, theirs: Mapping[str, Tensor], config: ModelConfig, head: str | None
     ) -> dict[str, Tensor]:
-        """`to_ours` of tensors that are only some of a model's: those that make up one of ours."""
+        """Apply `to_ours` to a subset of a model's tensors: those that form complete tensors of
+        ours.
+        """
         rules = [*self._body(config, self.prefix), *self._head(config, head, False)]
         left = dict(theirs)
         holder = DtypeConverter(None, [])
@@ -575,11 +597,11 @@ class Family:
         return ours | {name: t for name, t in left.items() if own and name.startswith("head.")}
 
     def is_unused(self, name: str) -> bool:
-        """Whether no use of ours needs this published weight."""
+        """Return whether a published weight is one that we never use."""
         return any(re.search(pattern, name) for pattern in self.unused)
 
     def rules_of_head(self, config: ModelConfig, head: str) -> list[Rule]:
-        """The rules of the published head of such a kind; none where there is no class for it."""
+        """Return the rules of the published head of this kind; empty if it has no class."""
         return self._head(config, head, False)
 
     def _head(self, config: ModelConfig, head: str | None, bare: bool) -> list[Rule]:
@@ -588,8 +610,8 @@ class Family:
         return [_strip(r, self.prefix) for r in rules] if bare else rules
 
     def today(self, name: str) -> str:
-        """A published weight's name as the rules have it, of that in an old file or another
-        class.
+        """Return the current name of a published weight from an old file or another class, as in
+        the rules.
         """
         for own in self.prefixes.values():
             if name.startswith(own):
@@ -601,7 +623,7 @@ class Family:
 
 
 def _prefixed(mapping: Rule, prefix: str) -> Rule:
-    """The rule with `prefix` before every published name."""
+    """Return the rule with `prefix` before every published name."""
     theirs = tuple(prefix + name for name in mapping.theirs)
     tied = tuple(prefix + name for name in mapping.tied)
     substitutes = tuple(prefix + name for name in mapping.substitutes)
@@ -609,9 +631,7 @@ def _prefixed(mapping: Rule, prefix: str) -> Rule:
 
 
 def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
-    """Put a tensor that the file has under another of its names under the one that its rule
-    uses.
-    """
+    """Move a tensor that the file has under another name to the name that its rule uses."""
     substitutes: dict[str, Tensor] = {}
     for r in rules:
         if not (r.tied or r.substitutes) or r.theirs[0] in published:
@@ -621,7 +641,8 @@ def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
             published[r.theirs[0]] = published.pop(found)
             continue
         found = next((name for name in r.substitutes if name in published), None)
-        # which several rules may need; each gets a tensor of its own, to be trained apart
+        # several rules may need it; each gets a separate tensor, so that they can be trained
+        # independently
         if found is not None:
             published[r.theirs[0]] = (
                 published[found].clone() if found in substitutes else published[found]
@@ -634,11 +655,11 @@ def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
 def _drop_copies(
     rules: Sequence[Rule], left: dict[str, Tensor], ours: Mapping[str, Tensor]
 ) -> None:
-    """Take out of `left` what the file has under several names, once a rule has used one of them.
+    """Remove further copies of a tensor from `left` once a rule has used one of them.
 
-    Beside a model that is changed, the other copies would be saved as they were. ModelError where
-    the copies differ. An output matrix was compared before, when it was called tied
-    (`Family.infer_from_weights`).
+    Otherwise the copies would be saved unchanged beside the trained tensor. Raises ModelError if
+    the copies differ. A copy of the output matrix was compared earlier, to find out whether it is
+    tied (`Family.infer_from_weights`).
     """
     for r in rules:
         for name in r.tied:
@@ -662,8 +683,8 @@ def _strip(mapping: Rule, prefix: str) -> Rule:
 
 
 def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
-    """Each rule for every layer of its side (`{i}`) and every expert (`{e}`), of the published
-    tensors of every head (`{h}`) and every head of keys (`{g}`).
+    """Repeat each rule for every layer (`{i}`) and expert (`{e}`), and its published tensors for
+    every query head (`{h}`) or key head (`{g}`).
     """
     expanded: list[Rule] = []
     for r in rules:

@@ -1,8 +1,9 @@
-"""What arrives: a model's generation_config.json, or the config.json of an older model. What
-leaves: `GenerationConfig`: how long a text may be, when it ends, and how its tokens are chosen.
+"""Read generation_config.json, or the same keys of an older model's config.json.
 
-Keys, defaults and their meaning are those of `transformers` 5 (`GenerationConfig`). A value of the
-wrong kind is an error; what is not implemented here is listed, so that it can be reported.
+The result, `GenerationConfig`, says how long a text may be, when it ends, and how its tokens are
+chosen. Keys, defaults and their meaning are those of `transformers` 5 (`GenerationConfig`). A value
+of the wrong type is an error; settings that are not implemented are listed, so that they can be
+reported.
 """
 
 import math
@@ -13,11 +14,12 @@ from typing import Any
 from langue.errors import ModelError
 
 FILE = "generation_config.json"
-DEFAULT_NEW_TOKENS = 64  # where neither the caller nor the model says how many
-DEFAULT_TOP_K = 50  # of `transformers`, for a model that is to be sampled from and names none
+DEFAULT_NEW_TOKENS = 64  # if neither the caller nor the model gives a number
+DEFAULT_TOP_K = 50  # the default of `transformers` for sampling
 OLD_MAX_LENGTH = 20  # the default that `transformers` 4 and before wrote into config.json
 
-# What config.json supplies where generation_config.json lacks it: without these no text would end.
+# Taken from config.json if generation_config.json lacks them, because no text would end without
+# them.
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 FOLLOWED = (
@@ -29,7 +31,7 @@ FOLLOWED = (
     *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
 )
 
-# What is not implemented, with the value at which it changes nothing.
+# Settings that are not implemented, with the value that disables them.
 NOT_FOLLOWED: dict[str, Any] = {
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
@@ -50,7 +52,7 @@ NOT_FOLLOWED: dict[str, Any] = {
     "max_time": None,
 }
 
-# What does not change the text that is written: speed, caches, what is returned.
+# Settings that do not change the generated text: speed, caches, return values.
 HARMLESS = (
     *("renormalize_logits", "use_cache", "use_mtp"),
     *("cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "low_memory"),
@@ -66,12 +68,13 @@ HARMLESS = (
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How a model generates text. The defaults change no logits and never end a text."""
+    """How a model generates text; the defaults change no logits and never end a text."""
 
     end: frozenset[int] = frozenset()  # eos_token_id: the tokens that end a text
     start: int = 0  # decoder_start_token_id: the first token of an encoder-decoder's target
     max_new_tokens: int | None = None
-    max_length: int | None = None  # with the prompt; of an encoder-decoder: with the start token
+    # including the prompt; in an encoder-decoder including the start token
+    max_length: int | None = None
     min_new_tokens: int = 0
     min_length: int = 0
     do_sample: bool = False
@@ -82,21 +85,24 @@ class GenerationConfig:
     typical_p: float = 1.0
     epsilon_cutoff: float = 0.0  # 0: none
     eta_cutoff: float = 0.0
-    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()  # tokens, and the last one's bias
+    # (token sequence, bias of its last token)
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     bad_words: tuple[tuple[int, ...], ...] = ()
     suppress: tuple[int, ...] = ()
     begin_suppress: tuple[int, ...] = ()  # only at the first new token
     forced_bos: int | None = None  # the token after the first one of the context
-    forced_eos: tuple[int, ...] = ()  # one of these is the last token that there is room for
+    # one of these is forced as the last token that fits
+    forced_eos: tuple[int, ...] = ()
     num_beams: int = 1
-    length_penalty: float = 1.0  # of beams
-    early_stopping: bool | str = False  # of beams: True, False or "never"
-    not_followed: tuple[str, ...] = ()  # "guidance_scale = 2": what the model asks for in vain
+    length_penalty: float = 1.0  # of beam search
+    early_stopping: bool | str = False  # of beam search: True, False or "never"
+    # unsupported settings of the model, such as "guidance_scale = 2"
+    not_followed: tuple[str, ...] = ()
 
     def new_tokens(self, context: int) -> int:
-        """How many tokens may follow a context of so many tokens."""
+        """Return the maximum number of new tokens after a context of this many tokens."""
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         if self.max_length is None:
@@ -111,7 +117,9 @@ class GenerationConfig:
 
 
 def generation_of_config(published: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says of generation, as models before generation_config.json do."""
+    """Return the generation settings in a config.json, as models from before generation_config.json
+    have them.
+    """
     known = (*FOLLOWED, *NOT_FOLLOWED)
     found = {key: published[key] for key in known if published.get(key) is not None}
     if found.get("max_length") == OLD_MAX_LENGTH:
@@ -120,7 +128,7 @@ def generation_of_config(published: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def saved_generation(published: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-    """The generation_config.json of a model that is saved; empty where nothing was said."""
+    """Return the generation_config.json of a model to be saved; empty if it had none."""
     if not written:
         return {}
     special = {key: published[key] for key in SPECIAL if published.get(key) is not None}
@@ -130,7 +138,10 @@ def saved_generation(published: Mapping[str, Any], written: Mapping[str, Any]) -
 def read_generation(
     written: Mapping[str, Any], published: Mapping[str, Any], vocabulary: int, where: str
 ) -> GenerationConfig:
-    """`written`: generation_config.json, or what config.json (`published`) says in its place."""
+    """Return the generation settings of a model.
+
+    written: generation_config.json, or the same keys of config.json. published: config.json.
+    """
     reader = _Reader(written, vocabulary, where)
     special = _Reader({**published, **written}, vocabulary, where)
     fixed = [special.tokens(key) for key in SPECIAL if key != "eos_token_id"]
@@ -172,7 +183,7 @@ def _length_penalty(reader: "_Reader") -> float:
 
 
 def _not_followed(written: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every key, known or not, that would change what is written and is not implemented."""
+    """Return all keys, known or unknown, that would change the text and are not implemented."""
     found = []
     for key, value in written.items():
         known = key in FOLLOWED or key in HARMLESS or key in SPECIAL
@@ -188,7 +199,9 @@ def _not_followed(written: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class _Reader:
-    """Values of a file by their keys; a ModelError names the key whose value is of another kind."""
+    """Typed access to the values of a file; a ModelError names the key whose value has the wrong
+    type.
+    """
 
     def __init__(self, content: Mapping[str, Any], vocabulary: int, where: str) -> None:
         self.content = content
@@ -219,12 +232,12 @@ class _Reader:
         return float(value)
 
     def cutoff(self, key: str) -> float:
-        """A probability; as the reference has it, 1 is none, like 0."""
+        """Return a probability; as in the reference, 1 disables the cutoff like 0."""
         value = self.number(key, None, least=0.0, most=1.0)
         return 0.0 if value is None or value == 1 else value
 
     def one_of(self, key: str, values: tuple[Any, ...]) -> Any:
-        """The first of the values where nothing is said."""
+        """Return one of the values, the first if the key is absent."""
         value = self.content.get(key)
         if value is None:
             return values[0]
@@ -239,7 +252,9 @@ class _Reader:
         return bool(value)
 
     def tokens(self, key: str) -> tuple[int, ...]:
-        """One token or a list of them; those that the vocabulary lacks never come up."""
+        """Return one token or a list of tokens; tokens outside the vocabulary are dropped, as they
+        never occur.
+        """
         value = self.content.get(key)
         if value is None:
             return ()
@@ -249,7 +264,9 @@ class _Reader:
         return tuple(token for token in listed if 0 <= token < self.vocabulary)
 
     def forced(self, key: str) -> tuple[int | None, ...]:
-        """As `tokens`, where a token outside the vocabulary cannot be obeyed; (None,) for none."""
+        """Return the tokens like `tokens`, but refuse tokens outside the vocabulary; (None,) if the
+        key is absent.
+        """
         value = self.content.get(key)
         if value is None:
             return (None,)
@@ -262,8 +279,8 @@ class _Reader:
         return found
 
     def words(self, key: str) -> tuple[tuple[int, ...], ...]:
-        """A list of token sequences; a sequence with a token that the vocabulary lacks is left
-        out.
+        """Return a list of token sequences, without those that contain a token outside the
+        vocabulary.
         """
         value = self.content.get(key)
         if value is None:
@@ -279,8 +296,8 @@ class _Reader:
         return tuple(words)
 
     def biases(self, key: str) -> tuple[tuple[tuple[int, ...], float], ...]:
-        """A list of pairs of a token sequence and a number; a sequence with a token that the
-        vocabulary lacks is left out.
+        """Return pairs of a token sequence and a bias, without those that contain a token outside
+        the vocabulary.
         """
         value = self.content.get(key)
         if value is None:

@@ -1,7 +1,6 @@
-"""What arrives: the config.json and the weights of a model of texts and images. What leaves: those
-of its text side, as a language model alone has them.
+"""Extract the text part of a model that also reads images, as a plain language model.
 
-Such a config has the text's under `text_config`, or beside the images' `vision_config`.
+The text part of such a config lies under `text_config`, or at the top level beside `vision_config`.
 """
 
 import re
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-# What configs call the text side, where its axes and names are those of a family of texts.
+# The `model_type` of text parts whose axes and names are those of a text family.
 _SIDES = {
     "qwen2_vl": "qwen2",
     "qwen2_vl_text": "qwen2",
@@ -18,7 +17,7 @@ _SIDES = {
     "qwen2_5_vl_text": "qwen2",
     "qwen3_vl_text": "qwen3",
 }
-# What is said beside the text side and holds for it.
+# Top-level keys that also apply to the text part.
 _COMMON = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"),
     *("torch_dtype", "dtype", "quantization_config", "transformers_version"),
@@ -30,10 +29,10 @@ _OF_OTHERS = re.compile(
 
 
 def text_side(published: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the text side."""
+    """Return the config of the text part."""
     side = {key: value for key, value in published.items() if key != "vision_config"}
     if isinstance(own := published.get("text_config"), dict):
-        # tied where nobody says it, as the classes have it; an output matrix that is there is used
+        # tied by default, as in the published classes; an output matrix in the file is still used
         side = (
             {"tie_word_embeddings": True}
             | own
@@ -48,7 +47,9 @@ def text_side(published: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_one_position(rope: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for tokens of texts, whose places in time, height and width are one number."""
+    """Return the rotary settings for text tokens, whose positions in time, height and width are
+    equal.
+    """
     kept = {key: value for key, value in rope.items() if not key.startswith("mrope_")}
     for key in ("type", "rope_type"):
         if kept.get(key) == "mrope":
@@ -57,8 +58,8 @@ def _of_one_position(rope: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_weights(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """The weights of the text side, as a language model alone calls them, and how many others
-    there are.
+    """Return the weights of the text part under the names of a plain language model, and the number
+    of the other weights.
     """
     kept = {}
     for name, tensor in theirs.items():

@@ -1,9 +1,9 @@
 """Tensors in MXFP4, converted to bf16 without loss.
 
-MXFP4 (Open Compute Project 2023, Microscaling Formats 1.0): 32 numbers of four bits, E2M1, share a
-power of two. A matrix `X` (..., O, I) is published as `X_blocks` (..., O, I / 32, 16), the lower
-half of each byte first, and `X_scales` (..., O, I / 32), the exponents plus 127. In bf16 it is
-(..., I, O), here as in published files.
+In MXFP4 (Open Compute Project 2023, Microscaling Formats 1.0), 32 numbers of four bits (E2M1) share
+a power of two. A matrix `X` (..., O, I) is published as `X_blocks` (..., O, I / 32, 16), with the
+lower half of each byte first, and `X_scales` (..., O, I / 32), the exponents plus 127. In bf16 the
+matrix is (..., I, O), here and in published files.
 """
 
 import torch
@@ -42,7 +42,7 @@ def _is_scales(name: str, theirs: dict[str, Tensor]) -> bool:
 
 
 def _to_bf16(name: str, blocks: Tensor, scales: Tensor | None) -> Tensor:
-    """blocks (..., O, G, 16), scales (..., O, G) -> (..., 32 G, O)."""
+    """Convert blocks (..., O, G, 16) and scales (..., O, G) to a matrix (..., 32 G, O)."""
     scales = _checked_scales(name, blocks, scales)
     *before, rows, groups = scales.shape
     numbers_of_byte = _byte_values()
@@ -52,7 +52,7 @@ def _to_bf16(name: str, blocks: Tensor, scales: Tensor | None) -> Tensor:
     targets = out.view(-1, rows, groups, _BLOCK_SIZE)
     all_blocks = blocks.reshape(-1, rows, groups, _BLOCK_BYTES)
     all_scales = scales.reshape(-1, rows, groups)
-    # One matrix at a time, since an index takes eight bytes a number.
+    # One matrix at a time, since the index tensor takes eight bytes per number.
     for target, block, scale in zip(targets, all_blocks, all_scales, strict=True):
         pairs = numbers_of_byte[block.long()]  # (O, G, 16, 2)
         numbers = pairs.flatten(-2)  # (O, G, 32)
@@ -65,7 +65,7 @@ def _to_bf16(name: str, blocks: Tensor, scales: Tensor | None) -> Tensor:
 
 
 def _checked_scales(name: str, blocks: Tensor, scales: Tensor | None) -> Tensor:
-    """The scales, where their shape and type are those of the blocks."""
+    """Return the scales if shape and dtype match those of the blocks; ModelError otherwise."""
     if scales is not None:
         is_pair = scales.dtype == torch.uint8 and scales.shape == blocks.shape[:-1]
         is_matrix = blocks.ndim >= 3 and blocks.shape[-1] == _BLOCK_BYTES
@@ -79,7 +79,7 @@ def _checked_scales(name: str, blocks: Tensor, scales: Tensor | None) -> Tensor:
 
 
 def _byte_values() -> Tensor:
-    """The two numbers that each byte encodes, (256, 2)."""
+    """Return the two numbers that each byte encodes, (256, 2)."""
     magnitudes = torch.tensor(_MAGNITUDES)
     values = torch.cat([magnitudes, -magnitudes])  # (16,)
     byte = torch.arange(256)

@@ -1,9 +1,8 @@
-"""What arrives: a published model, and tokens that its tokenizer lacks. What leaves: the model with
-them, its embedding and its output matrix grown by a row each.
+"""Add new tokens to a model: one row each in the embedding and in the output matrix.
 
 A new row is the mean of all others (Hewitt 2021, "Initializing new word embeddings for pretrained
-language models"): so the model predicts what it did before, but for a small share of each
-probability. A row of zeros, or a random one, could be likelier than all words.
+language models"), so that the model's predictions hardly change: the new token takes only a small
+share of the probability. A zero or random row could be more probable than all words.
 """
 
 from collections.abc import Sequence
@@ -16,11 +15,13 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.hub.checkpoint import Checkpoint
 
-OF_TOKENS = ("body.token.weight", "head.out.weight", "head.bias")  # one row, or number, a token
+OF_TOKENS = ("body.token.weight", "head.out.weight", "head.bias")  # one row, or element, per token
 
 
 def with_tokens(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """The model with these special tokens, of a tokenizer with one vocabulary."""
+    """Return the model with these special tokens added; its tokenizer must have a single
+    vocabulary.
+    """
     tokenizer = checkpoint.tokenizer
     known = tokenizer.backend.get_vocab(with_added_tokens=True)
     new = [AddedToken(name, special=True, normalized=False) for name in names]
@@ -30,7 +31,9 @@ def with_tokens(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
 
 
 def widened(checkpoint: Checkpoint) -> Checkpoint:
-    """The model with a row for each token of its tokenizer, to which others may have added some."""
+    """Return the model with a row for every token of its tokenizer, to which tokens may have been
+    added.
+    """
     highest = max(checkpoint.tokenizer.backend.get_vocab(with_added_tokens=True).values())
     rows = list(range(checkpoint.config.vocab_size, highest + 1))
     if not rows or checkpoint.tokenizer.has_two_vocabularies:
@@ -43,7 +46,7 @@ def widened(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _with_rows(checkpoint: Checkpoint, rows: Sequence[int]) -> Checkpoint:
-    """The model with new rows for the tokens of these ids."""
+    """Return the model with new rows for the tokens with these ids."""
     if not rows:
         return checkpoint
     size = max(checkpoint.config.vocab_size, *(row + 1 for row in rows))
@@ -61,8 +64,8 @@ def _with_rows(checkpoint: Checkpoint, rows: Sequence[int]) -> Checkpoint:
 
 
 def _grown(table: Tensor, size: int, rows: Sequence[int]) -> Tensor:
-    """table (V, ...) -> (size, ...), whose new rows are the mean of the V there were, without those
-    of `rows`, which nothing has trained.
+    """Enlarge table (V, ...) to (size, ...); the new rows are the mean of the V existing rows,
+    without those in `rows`, which are untrained.
     """
     trained = torch.ones(len(table), dtype=torch.bool)
     trained[[row for row in rows if row < len(table)]] = False

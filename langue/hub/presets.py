@@ -1,9 +1,8 @@
-"""What arrives: a preset's name, or a number of parameters. What leaves: the family and config of a
-new model.
+"""Choose the family and config of a new model from a preset's name or a number of parameters.
 
-A preset is a published config, read by its family; the dial keeps the published shapes'
-proportions: a layer for every 64 of width (GPT-2's 768 by 12, Llama 7B's 4096 by 32 are within a
-factor of two), heads of 64, or 32 in narrow models.
+A preset is a published config that its family reads. With a number of parameters, the proportions
+of published models are kept: one layer per 64 of width (GPT-2 with 12 layers of 768 and Llama 7B
+with 32 of 4096 are within a factor of two), and heads of width 64, or 32 in narrow models.
 """
 
 import bisect
@@ -19,9 +18,10 @@ from langue.hub.families.registry import FAMILIES
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 
-ASPECT = 64  # width to depth
-NARROW = 256  # below this width heads are of 32
-NEIGHBOURS = 12  # widths on either side that are compared: deeper shapes of a size are narrower
+ASPECT = 64  # width / depth
+NARROW = 256  # below this width, heads have width 32
+# number of widths compared on either side; deeper models of the same size are narrower
+NEIGHBOURS = 12
 
 
 def _head_width(dim: int) -> int:
@@ -32,7 +32,7 @@ WIDTHS = [dim for dim in range(32, 16_385, 32) if dim % _head_width(dim) == 0]
 
 
 def _bert(layers: int, dim: int) -> dict[str, Any]:
-    """Turc et al. 2019, arXiv:1908.08962, table 1."""
+    """Return a config from Turc et al. 2019, arXiv:1908.08962, table 1."""
     sizes = {"hidden_size": dim, "num_attention_heads": dim // 64, "intermediate_size": 4 * dim}
     return {"model_type": "bert", "num_hidden_layers": layers, **sizes}
 
@@ -54,7 +54,7 @@ def _t5(layers: int, dim: int, heads: int, ffn: int, v1_1: bool = True) -> dict[
 
 
 def _mbart(layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
-    """Pre-norm, as Liu et al. 2020 have it, arXiv:2001.08210."""
+    """Return a config of pre-norm mBART (Liu et al. 2020, arXiv:2001.08210)."""
     sides = {
         f"{side}_{key}": value
         for side in ("encoder", "decoder")
@@ -64,7 +64,7 @@ def _mbart(layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
 
 
 def _deberta(layers: int, dim: int) -> dict[str, Any]:
-    """The third version's (He et al. 2021, arXiv:2111.09543)."""
+    """Return a config of the third version (He et al. 2021, arXiv:2111.09543)."""
     return {
         **{"model_type": "deberta-v2", "num_hidden_layers": layers, "hidden_size": dim},
         **{"num_attention_heads": dim // 64, "intermediate_size": 4 * dim},
@@ -99,7 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "t5-1.1-small": _t5(8, 512, 6, 1024),
     "t5-1.1-base": _t5(12, 768, 12, 2048),
     "mbart-base": _mbart(6, 768, 12, 3072),
-    # SmolLM's, arXiv:2502.02737
+    # from SmolLM, arXiv:2502.02737
     "llama-135m": _wide("llama", 30, 576, 9, 1536) | {"num_key_value_heads": 3},
     # Llama 3.2
     "llama-1b": (
@@ -112,10 +112,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "deberta-v3-xsmall": _deberta(12, 384),
     "deberta-v3-small": _deberta(6, 768),
     "deberta-v3-base": _deberta(12, 768),
-    # Ours for small budgets: see nanochat.py; each part's worth is measured in docs/LOG.md.
+    # Our own for small budgets: see nanochat.py; docs/LOG.md has measurements of each part's
+    # benefit.
     "langue": _wide("nanochat", 6, 384, 6, 1536) | {"final_logit_softcapping": 15.0},
 }
-# What the dial starts from, where it is named without a size's worth of digits.
+# The preset from which a size is scaled, by a name without a size.
 KINDS = {
     "bert": "bert-base",
     "modernbert": "modernbert-base",
@@ -126,7 +127,7 @@ KINDS = {
     "llama": "llama-135m",
     "langue": "langue",
 }
-USUAL = "langue"  # where nothing is named
+USUAL = "langue"  # the default
 
 
 def preset(
@@ -137,8 +138,10 @@ def preset(
     size: str | None = None,
     axes: dict[str, Any] | None = None,
 ) -> tuple[Family, ModelConfig]:
-    """A new model's family and config. name: one of PRESETS or KINDS; size: parameters, `10M`;
-    axes: of ModelConfig.
+    """Return the family and config of a new model.
+
+    name: one of PRESETS or KINDS. size: number of parameters, such as `10M`. axes: fields of
+    ModelConfig to set. Raises SettingsError for an unknown name or an impossible size.
     """
     known = KINDS.get(name, name) if size or name not in PRESETS else name
     if known not in PRESETS:
@@ -162,10 +165,11 @@ def preset(
 
 
 def sized(config: ModelConfig, parameters: int) -> ModelConfig:
-    """The same architecture with depth, width and heads for so many parameters, embeddings counted.
+    """Return the same architecture with depth, width and heads for this many parameters, including
+    embeddings.
 
-    A model's parameters grow with its width, so the width is found by bisection, and the shapes of
-    the widths next to it are compared.
+    The number of parameters grows with the width, so the width is found by bisection, and the
+    shapes with nearby widths are compared.
     """
     near = bisect.bisect_left(WIDTHS, parameters, key=lambda dim: count(_shapes(config, dim)[0]))
     best: tuple[float, ModelConfig] | None = None
@@ -186,7 +190,7 @@ def sized(config: ModelConfig, parameters: int) -> ModelConfig:
 
 
 def _shapes(config: ModelConfig, dim: int) -> list[ModelConfig]:
-    """The depths that suit a width, the shallowest first."""
+    """Return configs of this width with the suitable depths, the shallowest first."""
     made = []
     for layers in sorted({max(2, round(dim / ASPECT) + more) for more in (-1, 0, 1, 2)}):
         depth = {"n_layers": layers}
@@ -198,8 +202,8 @@ def _shapes(config: ModelConfig, dim: int) -> list[ModelConfig]:
 
 
 def count(config: ModelConfig) -> int:
-    """Parameters of matrices and embeddings, of all experts; norms and biases, under a hundredth,
-    are left out.
+    """Return the number of parameters of matrices and embeddings, including all experts; norms and
+    biases, less than one percent, are not counted.
     """
     config = replace(config, experts_per_token=config.n_experts)
     tables = config.vocab_size * (1 if config.tied else 2) + (
@@ -209,8 +213,8 @@ def count(config: ModelConfig) -> int:
 
 
 def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
-    """The config with some axes changed, and those that follow from them where they were not named
-    themselves.
+    """Return the config with some axes changed, and with the axes that depend on these adjusted
+    unless they were given too.
     """
     if "dim" in axes and axes["dim"] != config.dim:
         ratio = config.ffn_dim / config.dim
@@ -244,7 +248,7 @@ def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
 
 
 def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
-    """The pattern of the windows over another number of layers."""
+    """Return the pattern of the windows for another number of layers."""
     periods = range(1, len(windows) + 1)
     period = next(p for p in periods if all(w == windows[i % p] for i, w in enumerate(windows)))
     repeated = tuple(windows[i % period] for i in range(layers))
@@ -252,14 +256,14 @@ def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
 
 
 def roundtrip_or_raise(family: Family, config: ModelConfig) -> ModelConfig:
-    """The config, if the family's published form can say all of it; ModelError names the axis that
-    is lost. Dropout is a matter of training, and may be one that no published form knows.
+    """Return the config if the family's published form can express it; ModelError names the axis
+    that it cannot. Dropout only matters in training, so it need not be expressible.
     """
     unsaid = {"tied", "max_length", "dropout", "attention_dropout"}
     again = family.read({"model_type": family.name} | family.write(config))
     for field in fields(config):
-        # T5 reads from the weights whether the output is tied (`infer_from_weights`); it has no
-        # longest length.
+        # T5's config does not determine whether the output is tied (see `infer_from_weights`), and
+        # T5 has no maximum length.
         if getattr(config, field.name) != getattr(again, field.name) and field.name not in unsaid:
             raise ModelError(
                 f"{family.name} cannot express model.{field.name} ="
@@ -270,7 +274,7 @@ def roundtrip_or_raise(family: Family, config: ModelConfig) -> ModelConfig:
 
 
 def parse_count(text: str) -> int:
-    """`10M`, `1.5B`, `124e6` as a number."""
+    """Return a number written like `10M`, `1.5B` or `124e6`."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmbt]?)\s*", text.lower())
     try:
         value = (

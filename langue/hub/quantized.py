@@ -1,10 +1,10 @@
-"""What arrives: a folder in the layout of `compressed-tensors`, which vLLM and `transformers` read.
-What leaves: its matrices as Weights; and back.
+"""Read and write quantised matrices in the layout of `compressed-tensors`, which vLLM and
+`transformers` read.
 
-"pack-quantized": `X.weight_packed` (O, K bits / 32) int32 holds the whole numbers of a row, made
-positive, the first in the lowest bits; `X.weight_scale` (O, groups); `X.weight_shape` is [O, K].
-"int-quantized": `X.weight` (O, K) int8 and its scale. Scales of larger groups, and of whole rows,
-are repeated for each 32 numbers, which changes no number.
+"pack-quantized": `X.weight_packed` (O, K bits / 32) int32 holds the integers of a row with an
+offset that makes them non-negative, the first in the lowest bits; `X.weight_scale` (O, groups);
+`X.weight_shape` is [O, K]. "int-quantized": `X.weight` (O, K) int8 and its scale. Scales of larger
+groups, or of whole rows, are repeated for every 32 numbers, which changes no value.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ BITS = {"int8": 8, "int4": 4}
 _PACKED = ".weight_packed"
 _SCALE = ".weight_scale"
 _SHAPE = ".weight_shape"
-# Endings of tensors that other methods write, of which some are in no config.json.
+# Suffixes of tensors of other methods, some of which config.json does not mention.
 _OTHERS = {
     ".qweight": "GPTQ or AWQ",
     ".SCB": "bitsandbytes",
@@ -39,9 +39,7 @@ _REMEDY = (
 
 
 def check_quantization(published: Mapping[str, Any]) -> None:
-    """ModelError where config.json says that the weights are quantised in a way that is not read
-    here.
-    """
+    """Raise ModelError if config.json specifies an unsupported quantisation."""
     said = published.get("quantization_config")
     if said is None:
         return
@@ -49,8 +47,8 @@ def check_quantization(published: Mapping[str, Any]) -> None:
         raise ModelError("config: quantization_config is not an object")
     method = said.get("quant_method", METHOD if "config_groups" in said else None)
     if method is None and {"load_in_8bit", "load_in_4bit"} & said.keys():
-        method = "bitsandbytes"  # whose older configs do not name it
-    if method == MXFP4:  # whose tensors say all that is to be known
+        method = "bitsandbytes"  # its older configs do not name the method
+    if method == MXFP4:  # its tensors contain everything that is needed
         return
     if method != METHOD:
         raise ModelError(
@@ -84,7 +82,7 @@ def check_quantization(published: Mapping[str, Any]) -> None:
 
 
 def refuse_others(names: Iterable[str]) -> None:
-    """ModelError where tensors are those of a method that is not read here."""
+    """Raise ModelError if tensors belong to an unsupported method."""
     for name in names:
         for ending, method in _OTHERS.items():
             if name.endswith(ending):
@@ -95,7 +93,7 @@ def refuse_others(names: Iterable[str]) -> None:
 
 
 def unpacked(theirs: dict[str, Tensor]) -> dict[str, Tensor | Weight]:
-    """A folder's tensors with what is quantised as Weights under the names of the matrices."""
+    """Return a folder's tensors, with the quantised ones as Weights under the matrices' names."""
     refuse_others(theirs)
     found: dict[str, Tensor | Weight] = {}
     for name, tensor in theirs.items():
@@ -104,7 +102,8 @@ def unpacked(theirs: dict[str, Tensor]) -> dict[str, Tensor | Weight]:
             found[f"{stem}.weight"] = _unpack(stem, theirs)
         elif name.endswith(".weight") and tensor.dtype == torch.int8:
             found[name] = _plain(stem, tensor, theirs)
-        # an empty one makes others refuse a matrix that they cannot read quantised
+        # an empty tensor, which `pack` writes so that other libraries refuse a matrix that they
+        # cannot read
         elif not name.endswith((_SCALE, _SHAPE)) and not (
             f"{stem}{_PACKED}" in theirs and tensor.numel() == 0
         ):
@@ -127,7 +126,7 @@ def _unpack(stem: str, theirs: Mapping[str, Tensor]) -> Weight:
     scales = _scales(stem, theirs, rows, columns)
     if bits == 8:
         return Weight("int8", (raw ^ 128).view(torch.int8), scales)
-    # each byte has two numbers side by side
+    # each byte holds two adjacent numbers
     numbers = torch.stack([raw & 15, raw >> 4], dim=-1)
     numbers = numbers.view(rows, -1, 2, 16)  # (O, G, halves, 16)
     data = numbers[:, :, 0] | numbers[:, :, 1] << 4
@@ -141,7 +140,7 @@ def _plain(stem: str, matrix: Tensor, theirs: Mapping[str, Tensor]) -> Weight:
 
 
 def _scales(stem: str, theirs: Mapping[str, Tensor], rows: int, columns: int) -> Tensor:
-    """One a group of 32, (O, K / 32)."""
+    """Return one scale for each group of 32 numbers, (O, K / 32)."""
     given = theirs.get(stem + _SCALE)
     if given is None or not given.is_floating_point():
         raise ModelError(f"{stem}: weight_scale is missing")
@@ -161,7 +160,7 @@ def _scales(stem: str, theirs: Mapping[str, Tensor], rows: int, columns: int) ->
 
 
 def packed(stem: str, weight: Weight) -> dict[str, Tensor]:
-    """The tensors of a matrix in the format "pack-quantized"."""
+    """Return the tensors of a matrix in the "pack-quantized" format."""
     assert weight.scales is not None
     rows, columns = weight.shape
     if weight.kind == "int8":
@@ -179,7 +178,9 @@ def packed(stem: str, weight: Weight) -> dict[str, Tensor]:
 
 
 def quantization_config(kind: str, ignore: Iterable[str]) -> dict[str, Any]:
-    """What config.json says of weights of a kind; ignore: the modules that are not quantised."""
+    """Return the config.json entry for weights of a kind; ignore: the modules that are not
+    quantised.
+    """
     weights = {
         "num_bits": BITS[kind],
         "type": "int",
@@ -204,11 +205,11 @@ def quantization_config(kind: str, ignore: Iterable[str]) -> dict[str, Any]:
 
 
 class StoredRows:
-    """Weights as the numbers of their rows.
+    """Stands in for quantised Weights by the numbers of their rows.
 
-    The rules between weight names move rows, and never what is in one. So they are given, of a
-    Weight, a column (O, 1) that numbers its rows, and what they make of it says which rows the
-    renamed Weight has.
+    The rules between weight names only move rows and never change their contents. So a Weight is
+    replaced by a column (O, 1) of row numbers, and the column that the rules return says which rows
+    the renamed Weight consists of.
     """
 
     def __init__(self) -> None:
@@ -216,7 +217,9 @@ class StoredRows:
         self.count = 0
 
     def numbered(self, weight: AnyWeight) -> Tensor:
-        """A column (O, 1): a float64, which rules take for a weight and no file has as one."""
+        """Return a column (O, 1) of row numbers in float64, a dtype that the rules accept and no
+        file uses.
+        """
         self.weights += weight.stack if isinstance(weight, StackedWeight) else [weight]
         begin = self.count
         self.count += len(weight)
@@ -227,13 +230,15 @@ class StoredRows:
         return tensor.dtype == torch.float64 and tensor.ndim == 2 and 1 in tensor.shape
 
     def taken(self, numbers: Tensor) -> AnyWeight:
-        """The Weight whose rows have these numbers."""
+        """Return the Weight that consists of the rows with these numbers."""
         return take_rows(self.weights, numbers.reshape(-1).long())
 
 
 def pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[str, Any]:
-    """Put the tensors of a quantised layout in the places of the rows' numbers; returns what
-    config.json says of it. ModelError where the matrices are of several kinds.
+    """Replace row numbers by the tensors of a quantised layout, and return the config.json entries
+    for it.
+
+    Raises ModelError if the matrices are of different kinds.
     """
     kinds: set[str] = set()
     plain = {family.output.removesuffix(".weight")} - {""}
@@ -248,11 +253,11 @@ def pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[st
                 )
             kinds.add(weight.kind)
             theirs |= packed(stem, weight)
-            # No class of `transformers` reads a quantised (in, out) matrix: it would draw a new
-            # one, and answer by chance. So it is refused because of the size.
+            # No class of `transformers` reads a quantised (in, out) matrix; it would create a
+            # random one. The wrong size of this empty tensor prevents that.
             if family.is_turned(name):
                 theirs[name] = torch.zeros(0)
-        elif theirs[name].ndim == 3 and theirs[name].dtype == torch.float64:  # rows' numbers, fused
+        elif theirs[name].ndim == 3 and theirs[name].dtype == torch.float64:  # fused row numbers
             raise ModelError(
                 f"{name} is of all experts of a layer, which no folder of {METHOD} holds",
                 do="save the model with weights=bf16, or quantise it where it is used:"

@@ -1,5 +1,5 @@
-"""What arrives: how published configs write rotary positions and windows, today's way and
-yesterday's. What leaves: the axes of `ModelConfig`, and back.
+"""Read and write the rotary positions and attention windows of published configs, in the current
+and the former notation.
 """
 
 import math
@@ -11,7 +11,7 @@ from langue.hub.config_keys import Config
 from langue.model.config import ModelConfig
 
 _KEYS = {
-    # sections are those of a picture's axes, which are one and the same in a text
+    # sections concern the axes of images, which coincide in text
     "none": {"mrope_section", "mrope_interleaved"},
     "linear": {"factor"},
     "dynamic": {"factor"},
@@ -23,12 +23,12 @@ _KEYS = {
         "mscale",
         "mscale_all_dim",
         "truncate",
-        "finetuned",  # whether training followed, which changes nothing
+        "finetuned",  # whether the model was finetuned, which changes nothing
     },
     "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
     "longrope": {"factor", "attention_factor", "short_factor", "long_factor"},
 }
-_STRETCHED = ("yarn", "llama3", "longrope")  # those that say how long the context was before
+_STRETCHED = ("yarn", "llama3", "longrope")  # the kinds that give the original context length
 _COMMON = {
     "rope_type",
     "type",
@@ -46,8 +46,10 @@ def read_rope(
     given: Mapping[str, Any] | None = None,
     part: float | None = None,
 ) -> dict[str, Any]:
-    """The rotary axes. given: today's `rope_parameters`, where the family nests them; part: the
-    share that turns where the config does not say it; None: the family turns whole heads.
+    """Return the rotary axes of a config.
+
+    given: the current `rope_parameters`, if the family nests them. part: the default share of a
+    head that is rotated; None: the family rotates whole heads.
     """
     rope = dict(given if given is not None else _said(config))
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -71,7 +73,7 @@ def read_rope(
         factor = config["max_position_embeddings"] / length
     if factor is None or not float(factor) > 0:
         raise ModelError(f"config: factor = {factor!r} of rope_type {kind!r} is no scale")
-    # of the families that turn whole heads, none follows it
+    # no family that rotates whole heads supports this
     if share != 1.0 and part is None and kind == "none":
         raise ModelError(
             f"config: partial_rotary_factor = {share!r} is not supported for this family"
@@ -107,7 +109,7 @@ def read_rope(
 
 
 def _said(config: Config) -> dict[str, Any]:
-    """Today's `rope_parameters`, or what they were called before."""
+    """Return the `rope_parameters`, or the same under their former name."""
     today, before = (config.get(name) or {} for name in ("rope_parameters", "rope_scaling"))
     if today and before and today != before:
         what = "config: rope_parameters and rope_scaling are both there and differ"
@@ -116,7 +118,7 @@ def _said(config: Config) -> dict[str, Any]:
 
 
 def _amplitude(rope: Mapping[str, Any], factor: float) -> float:
-    """YaRN's factor on cosines and sines: 0.1 ln(s) + 1, unless the config says otherwise."""
+    """Return YaRN's factor of cosines and sines: 0.1 ln(s) + 1, unless the config specifies it."""
 
     def scaled(by: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * by * math.log(factor) + 1.0
@@ -129,12 +131,12 @@ def _amplitude(rope: Mapping[str, Any], factor: float) -> float:
 
 
 def longrope_amplitude(factor: float, length: int) -> float:
-    """LongRoPE's factor on cosines and sines: sqrt(1 + ln(s) / ln(length))."""
+    """Return LongRoPE's factor of cosines and sines: sqrt(1 + ln(s) / ln(length))."""
     return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(length))
 
 
 def write_rope(config: ModelConfig) -> dict[str, Any]:
-    """Today's `rope_parameters` of one kind of layer."""
+    """Return the current `rope_parameters` of one kind of layer."""
     kind = config.rotary_scaling
     rope: dict[str, Any] = {
         "rope_type": "default" if kind == "none" else kind,
@@ -159,8 +161,8 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_rope_keys(config: ModelConfig) -> dict[str, Any]:
-    """Rotary positions as the configs of transformers 5 have them, and beside that as those before:
-    version 4 ignores `rope_parameters`, and would turn by its default without a word.
+    """Return the rotary keys of transformers 5 and, beside them, those of earlier versions: version
+    4 ignores `rope_parameters`, and would silently use its default base.
     """
     rope = write_rope(config)
     scaling = None if config.rotary_scaling == "none" else rope
@@ -168,8 +170,8 @@ def write_rope_keys(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_partial_rope_keys(config: ModelConfig) -> dict[str, Any]:
-    """`write_rope_keys` of a family whose heads may turn in part: the share is said also where it
-    is all.
+    """Return `write_rope_keys` for a family that may rotate part of a head; the share is written
+    even if it is 1.
     """
     part = {"partial_rotary_factor": config.n_rotary_dims / config.head_dim}
     ropes = write_rope_keys(config)
@@ -181,8 +183,9 @@ def write_partial_rope_keys(config: ModelConfig) -> dict[str, Any]:
 def read_two_ropes(
     config: Config, *, head_dim: int, bases: tuple[float, float], old: tuple[str, str]
 ) -> dict[str, Any]:
-    """Rotary axes where layers with a window turn at a base of their own. bases: the (whole, local)
-    defaults; old: the names under which yesterday's configs have them.
+    """Return the rotary axes of a family whose windowed layers have a base of their own.
+
+    bases: the (global, local) defaults. old: the former names of these keys.
     """
     nested = config.get("rope_parameters") or {}
     whole = {"rope_theta": config.get(old[0], bases[0])} | (nested.get("full_attention") or {})
@@ -203,7 +206,7 @@ def write_two_ropes(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_windows(config: Config, window: int | None, pattern: list[bool]) -> tuple[int, ...]:
-    """Each layer's window. pattern: which layers have one where the config does not list
+    """Return the window of each layer; pattern: which layers have one if the config does not list
     `layer_types`.
     """
     types = config.get("layer_types")

@@ -1,9 +1,8 @@
-"""What arrives: a folder that sentence-transformers wrote. What leaves: how a text becomes one
-vector.
+"""Read and write folders of sentence-transformers, which define how a text becomes one vector.
 
 modules.json lists the steps: the Transformer, which is the folder's own model, the pooling of its
-hidden states, and what follows. Both layouts are read: that of version 6 and the older one. A step
-or a mode that is not known is refused: a default in its place would give other vectors.
+hidden states, and further modules. Both layouts are read, that of version 6 and the older one.
+Unknown modules or modes are refused, because a default in their place would give other vectors.
 """
 
 import re
@@ -25,16 +24,16 @@ from langue.hub.weights import read_weights
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 MODULES = "modules.json"
-LAYOUT = "3.0.0"  # the version whose layout is written
-INSIDE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a path that leads into a folder, never out of it
+LAYOUT = "3.0.0"  # the version whose layout we write
+INSIDE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a path inside the model folder, never out of it
 CONFIG = "config_sentence_transformers.json"
-# The Transformer's settings, by what the model was when it was saved.
+# The settings file of the Transformer, whose name depends on the model type when it was saved.
 SETTINGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# The modes of pooling by sentence-transformers' names, and by ours in data/pooling.py, in the order
-# in which it puts the vectors of several side by side.
+# Pooling modes: the names of sentence-transformers -> ours in data/pooling.py, in the order in
+# which it concatenates the vectors of several modes.
 POOLING = {
     "cls": "first",
     "max": "max",
@@ -43,7 +42,7 @@ POOLING = {
     "weightedmean": "weightedmean",
     "lasttoken": "last",
 }
-LEGACY = {  # the flags of the older layout
+LEGACY = {  # flags of the older layout
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -63,9 +62,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class SentenceInput:
-    """What is made of a text before the Transformer reads it."""
+    """How a text is prepared for the Transformer."""
 
-    max_length: int | None  # max_seq_length, in tokens; None: the tokenizer and the config say it
+    # max_seq_length in tokens; None: determined by the tokenizer and the config
+    max_length: int | None
     lower_case: bool
     prompts: dict[str, str]
     default_prompt: str | None
@@ -73,12 +73,13 @@ class SentenceInput:
 
 @dataclass(frozen=True)
 class SentencePooling:
-    """What is made of a text's hidden states."""
+    """How the hidden states of a text become one vector."""
 
-    modes: tuple[str, ...]  # of data/pooling.py; the vectors of several stand side by side
-    include_prompt: bool  # whether a prompt's tokens are pooled
-    steps: nn.Sequential  # what follows the pooling
-    size: int  # elements of the vector in the end
+    # names of data/pooling.py; the vectors of several modes are concatenated
+    modes: tuple[str, ...]
+    include_prompt: bool  # whether the prompt's tokens are pooled
+    steps: nn.Sequential  # the modules after the pooling
+    size: int  # dimension of the final vector
 
 
 class Normalize(nn.Module):
@@ -87,9 +88,7 @@ class Normalize(nn.Module):
 
 
 class Dense(nn.Module):
-    """activation(x W + b), and x itself or a linear map of it beside, where `use_residual` says
-    so.
-    """
+    """activation(x W + b), plus x or a linear map of x if `use_residual` is set."""
 
     def __init__(
         self, linear: nn.Linear, activation: nn.Module, residual: nn.Module | None
@@ -105,14 +104,14 @@ class Dense(nn.Module):
 
 
 def module_folders(folder: Path) -> list[str]:
-    """The folders inside a model folder that its modules.json names, "1_Pooling" and the like."""
+    """Return the subfolders that modules.json names, such as "1_Pooling"."""
     if not (folder / MODULES).is_file():
         return []
     return [path for _, path in _modules(folder / MODULES) if path]
 
 
 def copy_modules(folder: Path, target: Path) -> None:
-    """Copy what makes `folder` one of sentence-transformers, its own Transformer excepted."""
+    """Copy the files of sentence-transformers from `folder`, except the Transformer itself."""
     names = [name for name in (MODULES, CONFIG, *SETTINGS) if (folder / MODULES).is_file()]
     for inside in module_folders(folder):
         (target / inside).mkdir(parents=True, exist_ok=True)
@@ -136,10 +135,11 @@ def write_sentence_modules(
     default_prompt: str | None,
     similarity: str,
 ) -> None:
-    """Make a folder that holds a Transformer one of sentence-transformers, in the older layout,
+    """Turn a folder with a Transformer into one of sentence-transformers, in the older layout,
     which old and new versions read.
 
-    size: of the hidden states. mode: of data/pooling.py. similarity: cosine or dot.
+    size: dimension of the hidden states. mode: a pooling of data/pooling.py. similarity: cosine or
+    dot.
     """
     steps = [("", "Transformer"), ("1_Pooling", "Pooling")]
     steps += [("2_Normalize", "Normalize")] if normalize else []
@@ -166,7 +166,7 @@ def write_sentence_modules(
 
 
 def read_sentence_input(folder: Path) -> SentenceInput | None:
-    """None where the folder is not one of sentence-transformers."""
+    """Read how texts are prepared; None if the folder is not one of sentence-transformers."""
     if not (folder / MODULES).is_file():
         return None
     settings = _object(_settings_file(folder))
@@ -179,8 +179,9 @@ def read_sentence_input(folder: Path) -> SentenceInput | None:
 
 
 def read_sentence_pooling(folder: Path, dim: int) -> SentencePooling | None:
-    """None where the folder is not one of sentence-transformers. dim: the size of the model's
-    hidden states.
+    """Read how hidden states are pooled; None if the folder is not one of sentence-transformers.
+
+    dim: dimension of the model's hidden states. Raises ModelError for an unknown module or mode.
     """
     file = folder / MODULES
     if not file.is_file():
@@ -211,7 +212,9 @@ def read_sentence_pooling(folder: Path, dim: int) -> SentencePooling | None:
 
 
 def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer, with texts in small letters first; special tokens are found before that."""
+    """Return the tokenizer with lowercasing as its first step; special tokens are matched before
+    that.
+    """
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     steps = [normalizers.Lowercase()]
     if backend.normalizer is not None:
@@ -226,7 +229,7 @@ def _refused(file: Path, what: str) -> ModelError:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
+    """Return the JSON object in a file, or an empty one if the file does not exist."""
     content = read_json(file) if file.is_file() else {}
     if not isinstance(content, dict):
         raise ModelError("the file is not a JSON object", where=str(file))
@@ -234,7 +237,7 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _modules(file: Path) -> list[tuple[str, str]]:
-    """(class, path inside the model's folder) of each step."""
+    """Return (class, path inside the model's folder) of each module."""
     content = read_json(file)
     if not isinstance(content, list):
         raise ModelError("the file is not a list of modules", where=str(file))
@@ -254,7 +257,7 @@ def _modules(file: Path) -> list[tuple[str, str]]:
 
 
 def _settings_file(folder: Path) -> Path:
-    """The first of the files that there is."""
+    """Return the first settings file that exists."""
     there = [folder / name for name in SETTINGS if (folder / name).is_file()]
     return there[0] if there else folder / SETTINGS[0]
 
@@ -268,7 +271,7 @@ def _check_transformer(file: Path) -> None:
 
 
 def _pooling(file: Path, dim: int) -> tuple[tuple[str, ...], bool]:
-    """The modes of pooling, and whether a prompt is pooled too."""
+    """Return the pooling modes, and whether the prompt is pooled too."""
     config = _object(file)
     if "pooling_mode" in config:
         mode = config["pooling_mode"]
@@ -293,14 +296,14 @@ def _pooling(file: Path, dim: int) -> tuple[tuple[str, ...], bool]:
 
 
 def _step(kind: str, folder: Path, size: int) -> tuple[nn.Module, int]:
-    """A step after the pooling, and the size of the vectors that it gives."""
+    """Return a module after the pooling, and the dimension of its output."""
     config = _object(folder / "config.json")
     names = {config.get(f"module_{side}_name") for side in ("input", "output")}
     if not names <= {None, "sentence_embedding"}:
         raise _refused(folder, f"its {kind} reads or writes {', '.join(sorted(map(str, names)))}")
     if kind == "Normalize":
         return Normalize(), size
-    if kind == "Dropout":  # in training only
+    if kind == "Dropout":  # only active in training
         return nn.Identity(), size
     if kind == "Dense":
         return _dense(config, folder, size)
@@ -339,7 +342,7 @@ def _dense(config: Mapping[str, Any], folder: Path, size: int) -> tuple[nn.Modul
 
 
 def _fill(folder: Path, targets: Mapping[str, Tensor]) -> None:
-    """Weights of a step from its folder, each used once."""
+    """Load the weights of a module from its folder, each exactly once."""
     weights = read_weights(folder)
     if weights.keys() != targets.keys():
         raise ModelError(
@@ -354,9 +357,7 @@ def _fill(folder: Path, targets: Mapping[str, Tensor]) -> None:
 
 
 def _prompts(file: Path) -> tuple[dict[str, str], str | None]:
-    """The texts that may be put before a text, by their names, and the name of the one that is by
-    default.
-    """
+    """Return the prompts by name, and the name of the default prompt."""
     config = _object(file)
     saved = config.get("prompts") or {}
     if not isinstance(saved, dict) or not all(

@@ -1,7 +1,7 @@
-"""What arrives: a model's name on the Hub. What leaves: a local folder with what is needed of it.
+"""Fetch the needed files of a model on the Hub into a local folder.
 
-A repository may hold one model in the files of five frameworks: of those only the first that is
-read here is fetched. HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
+A repository may contain the model in the files of five frameworks; only the first format that we
+read is fetched. HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
 """
 
 import difflib
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from langue.errors import ModelError
 
-# what the model is, and its tokenizer
+# the files of the config and the tokenizer
 SAYS = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.yml", "*.jinja")
-# the two files of an adapter of another model
+# the two files of an adapter
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = (
@@ -25,11 +25,12 @@ WEIGHTS = (
 
 
 def refuse_missing(name: str | Path, revision: str | None = None) -> None:
-    """ModelError where there is neither such a folder or file here nor such a model on the Hub; of
-    one that was fetched before the Hub is not asked. It needs no PyTorch.
+    """Raise ModelError if there is neither such a local folder or file nor such a model on the Hub.
+
+    The Hub is not contacted for a model that is in the cache. Does not need PyTorch.
     """
     path = Path(os.path.expanduser(name))
-    # a checkpoint of TensorFlow is named by what its files begin with
+    # a TensorFlow checkpoint is named by the common prefix of its files
     if path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.*")):
         return
     refuse_missing_folder(name)
@@ -40,14 +41,16 @@ def refuse_missing(name: str | Path, revision: str | None = None) -> None:
 
 
 def refuse_missing_folder(name: str | Path) -> None:
-    """ModelError where a name that is not there can be none of the Hub."""
+    """Raise ModelError if a name that does not exist locally cannot be a name on the Hub."""
     if str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         do = near_folder(str(name)) or "give a folder with config.json, or a Hub name"
         raise ModelError("no such model folder", where=str(name), do=do)
 
 
 def near_folder(name: str) -> str:
-    """A question after the folder here that is called nearly so; "" where there is none."""
+    """Return a "did you mean" question with the most similar local folder name, or "" if there is
+    none.
+    """
     path = Path(os.path.expanduser(name))
     try:
         there = [each.name for each in path.parent.iterdir() if each.is_dir()]
@@ -60,7 +63,7 @@ def near_folder(name: str) -> str:
 def fetch(
     name: str, revision: str | None, patterns: Sequence[str] = SAYS, *, weights: bool
 ) -> Path:
-    """Files of these patterns, and the weights where they are wished for."""
+    """Fetch the files that match the patterns and, if `weights` is set, the weights."""
     folder = _fetch(name, revision, patterns)
     for patterns in WEIGHTS if weights else ():
         folder = _fetch(name, revision, patterns)
@@ -70,7 +73,7 @@ def fetch(
 
 
 def fetch_file(name: str, revision: str | None, path: str) -> None:
-    """One file more, or those of a pattern, which may lie in a folder of the repository."""
+    """Fetch one more file, or those of a pattern; it may lie in a subfolder of the repository."""
     _fetch(name, revision, [path], top=False)
 
 
@@ -86,8 +89,7 @@ def _fetch(name: str, revision: str | None, patterns: Sequence[str], top: bool =
             )
         )
     except LocalEntryNotFoundError as error:
-        # Out of reach of the Hub, what others fetched of the model may be all that is needed;
-        # loading will tell.
+        # If the Hub is unreachable, a partial snapshot in the cache may suffice; loading will show.
         part = getattr(error, "snapshot_path", None)
         if part is not None:
             return Path(part)
@@ -97,7 +99,7 @@ def _fetch(name: str, revision: str | None, patterns: Sequence[str], top: bool =
 
 
 def _refusal(name: str, revision: str | None, error: Exception) -> ModelError:
-    """The Hub's answer in words; each of the errors is one of those above it too."""
+    """Return the Hub's answer as an error; subclasses are tested before their base classes."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import (
         GatedRepoError,

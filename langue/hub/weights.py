@@ -1,9 +1,9 @@
-"""What arrives: a folder's weight files, which may be hostile.
-What leaves: tensors under their published names; nothing that can run code is ever unpickled.
+"""Read a folder's weight files, which may be malicious, into tensors under their published names.
 
-A safetensors file is checked by the rules of the format's audit before anything in it is used: a
-header of at most 100 MB that fits the file, every name once, every tensor's bytes exactly those its
-shape asks for, no overlap and no hole.
+No pickle that can run code is ever loaded. A safetensors file is checked by the rules from the
+security audit of the format before anything in it is used: the header has at most 100 MB and fits
+the file, every name occurs once, every tensor has exactly the bytes that its shape requires, and
+there are no overlaps and no holes.
 """
 
 import json
@@ -22,15 +22,15 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.files import read_json, unreadable
 
-# Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in
-# one file.
+# A command to show to users, never run here: it writes all tensors of a folder's pickles, whatever
+# else these contain, to one file.
 CONVERT = (
     'python -c "import glob, torch; from safetensors.torch import save_file; '
     "save_file({k: v.contiguous().clone() for f in glob.glob('pytorch_model*.bin') "
     "for k, v in torch.load(f, weights_only=False).items() if torch.is_tensor(v)}, "
     "'model.safetensors', {'format': 'pt'})\""
 )
-MXFP4 = "mxfp4"  # the method of `langue.hub.mxfp4`, as configs name it
+MXFP4 = "mxfp4"  # the name of the method of `langue.hub.mxfp4` in configs
 MOST_HEADER = 100_000_000  # bytes
 MOST_DIMENSIONS = 16
 _BITS = {
@@ -46,7 +46,7 @@ _BITS = {
     "BOOL": 8,
 }
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
-# which the format has and nothing here reads
+# dtypes of the format that we do not read
 _UNREAD = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64")
 UNQUANTISED = "take the model as it was before its numbers were made fewer bits, in bf16 or fp32"
 Reader = Callable[[Path], dict[str, Tensor]]
@@ -55,10 +55,12 @@ Reader = Callable[[Path], dict[str, Tensor]]
 def read_weights(
     folder: Path, weights_dtype: torch.dtype | None = None, shared: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their
-    index), of Flax, of Keras, or of T5's TensorFlow checkpoint, under the names that `transformers`
-    gives them. Safetensors are mapped: they are read from the disk as they are used. shared: names
-    of tensors that have several names, of which an index and its files may list different ones.
+    """Return all tensors of a folder under the names of `transformers`.
+
+    The first format found is read: safetensors, a clean `.bin` (each as one file, or shards with an
+    index), Flax, Keras, or T5's TensorFlow checkpoint. Safetensors are memory-mapped, so they are
+    read from disk when used. shared: names of tensors with several names, of which an index and its
+    files may list different ones.
     """
     readers: dict[str, Reader] = {
         "model.safetensors": read_safetensors,
@@ -86,8 +88,8 @@ def read_weights(
 def _read_shards(
     index: Path, suffix: str, read: Reader, shared: Collection[str]
 ) -> dict[str, Tensor]:
-    """Each tensor from the file that the index names for it; a file and the index must agree, but
-    for `shared`.
+    """Read each tensor from the file that the index names for it; files and index must agree,
+    except on `shared`.
     """
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
@@ -107,8 +109,8 @@ def _read_shards(
     for file in files:
         shard = read(index.parent / file)
         expected = {name for name, place in places.items() if place == file}
-        # What no index lists is for the family to use or to refuse. What is listed and not there
-        # may be there under another name of its own.
+        # Tensors that the index does not list are left to the family, to use or refuse. A listed
+        # tensor that is missing may be present under another of its names.
         odd = {name for name in expected - shard.keys() if name not in shared}
         odd |= {name for name in shard.keys() - expected if name in places}
         if odd:
@@ -135,7 +137,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         check_safetensors(file)
         with safe_open(file, framework="pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no dict)
-    except PermissionError as error:  # whole or not
+    except PermissionError as error:  # whether the file is damaged or not
         raise unreadable(error, file, ModelError) from None
     except ModelError as error:
         raise ModelError(error.what, where=str(file), do=error.do) from None
@@ -148,7 +150,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def check_safetensors(file: Path) -> None:
-    """ValueError where the file breaks a rule of the format; its data is not read."""
+    """Raise ValueError if the file violates a rule of the format; tensor data is not read."""
     size = file.stat().st_size
     with file.open("rb") as handle:
         begin = handle.read(8)
@@ -177,8 +179,10 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _span(name: str, entry: Any) -> tuple[int, int, str]:
-    """Where a tensor's bytes begin and end, its shape and type agreeing. ModelError where it is of
-    a type that is not read.
+    """Return the first and last byte offset of a tensor and its name, after a check of shape and
+    dtype.
+
+    Raises ModelError for a dtype that is not read.
     """
     if isinstance(entry, dict) and entry.get("dtype") in _UNREAD:
         raise ModelError(f"{name!r} is of {entry['dtype']}, which is not read", do=UNQUANTISED)
@@ -204,20 +208,21 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
 def _read_bin(file: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(file):
-            # as torch writes it: nothing packed, which could swell
+            # like torch's own files, entries must be uncompressed, since compressed ones could
+            # expand without limit
             with zipfile.ZipFile(file) as archive:
                 if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                     raise ValueError("it is compressed")
-        # Mapped where it is an archive, so that what is converted is not held beside what it was.
+        # Memory-mapped if it is an archive, so that converted tensors do not exist twice.
         with warnings.catch_warnings():
-            # of an older protocol: read, or refused below
+            # a warning about an older protocol: the file is read, or refused below
             warnings.simplefilter("ignore", UserWarning)
             loaded = torch.load(
                 file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
             )
     except PermissionError as error:
         raise unreadable(error, file, ModelError) from None
-    except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
+    except Exception as error:  # whatever the restricted unpickler raises, the file is refused
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",
             where=str(file),
@@ -236,7 +241,7 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         raise ModelError(
             "a tensor is sparse, or has no values", where=str(file), do="save it as safetensors"
         )
-    # A view may show one number a terabyte of times.
+    # A view with stride 0 could claim terabytes.
     if any(tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in loaded.values()):
         raise ModelError("a tensor has more numbers than the file", where=str(file))
     return loaded

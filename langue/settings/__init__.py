@@ -1,1 +1,1 @@
-"""Settings: sections, recipes, and the names that other libraries have for them."""
+"""Settings: sections, recipes, search spaces, and the names that other libraries use for them."""

@@ -1,9 +1,8 @@
-"""What a setting of ours is called elsewhere: transformers, nanoGPT, Megatron, T5 and
-their kin. Who writes such a name is told ours.
+"""The names of our settings in other libraries (transformers, nanoGPT, Megatron, T5 and others), so
+that a user who writes such a name is told ours.
 """
 
-# Other names that a setting may be given by: a shorter one, and what it was called in older recipes
-# and runs.
+# Accepted alternative names of settings: shorter ones, and those in older recipes and runs.
 RENAMED = {
     "train.steps": "train.max_steps",
     "data.block": "data.seq_len",
@@ -104,8 +103,8 @@ SETTING_ALIASES = {name: ours for ours, names in _ELSEWHERE.items() for name in 
 
 
 def ours_of(key: str) -> str | None:
-    """Our key for another library's, written with a section or without, `--block-size` or
-    `block_size`.
+    """Return our key for that of another library, written with or without a section, as
+    `--block-size` or `block_size`; None if there is none.
     """
     name = key.lstrip("-").replace("-", "_")
     return SETTING_ALIASES.get(name) or SETTING_ALIASES.get(name.split(".")[-1])

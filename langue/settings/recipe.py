@@ -1,7 +1,6 @@
-"""What arrives: a TOML recipe. What leaves: its flat keys (`train.lr`), and a resolved
-recipe as TOML again.
+"""Read a TOML recipe as flat keys (`train.lr`), and write a resolved recipe as TOML.
 
-A recipe holds settings, and beside them what a command's arguments are: task, model, data, columns.
+A recipe contains settings and a command's arguments: task, model, data, columns.
 """
 
 import os
@@ -17,7 +16,7 @@ from langue.settings.aliases import RENAMED
 
 ROWS = "(rows given in Python)"
 
-# What a recipe holds beside settings, under the section it belongs to: `[model] name = "..."`.
+# The keys of a recipe that are arguments rather than settings, by argument: `[model] name = "..."`.
 ARGUMENTS = {
     "task": "task.name",
     "objective": "task.objective",
@@ -25,12 +24,15 @@ ARGUMENTS = {
     "data": "data.name",
     "tokenizer": "tokenizer.name",
 }
-# Data whose splits are named one by one: `[data] train = "a.csv"`.
+# Keys for data with separate splits: `[data] train = "a.csv"`.
 SPLITS_OF_DATA = {split: f"data.{split}" for split in ("train", "dev", "test")}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A TOML recipe as flat keys; sections may be tables (`[train]`) or dotted keys."""
+    """Return a TOML recipe as flat keys; sections may be tables (`[train]`) or dotted keys.
+
+    Raises SettingsError if the file cannot be read.
+    """
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -45,7 +47,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """`section.key` -> value of a tree of TOML."""
+    """Return `section.key` -> value of a TOML tree."""
     flat: dict[str, Any] = {}
     for section, values in tree.items():
         if isinstance(values, dict):
@@ -58,7 +60,9 @@ def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split_recipe(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-    """A recipe's flat keys as (task, model and data), column names, and settings."""
+    """Split a recipe's flat keys into (arguments such as task, model and data), column names, and
+    settings.
+    """
     named = {ours: layer[key] for ours, key in ARGUMENTS.items() if key in layer}
     splits = {split: layer[key] for split, key in SPLITS_OF_DATA.items() if key in layer}
     if splits:
@@ -78,7 +82,7 @@ def split_recipe(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
 
 def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
-    """The resolved recipe as TOML: running it again is one command."""
+    """Return the resolved recipe as TOML, with which one command repeats the run."""
     tree = settings.model_dump()
     for name, key in ARGUMENTS.items():
         value = arguments.get(name)
@@ -97,8 +101,8 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
 
 
 def located(name: str) -> str:
-    """The name of a file or folder that is there as a whole path, so that a recipe means the same
-    wherever it is read; of others, as of the Hub's, the name.
+    """Return the absolute path of an existing file or folder, so that a recipe means the same
+    everywhere; other names, such as those on the Hub, are returned unchanged.
     """
     path, at, weight = name.rpartition("@")
     try:
@@ -106,14 +110,14 @@ def located(name: str) -> str:
             return os.path.abspath(Path(name).expanduser())
         if at and Path(path).expanduser().exists():
             return os.path.abspath(Path(path).expanduser()) + at + weight
-    except (OSError, RuntimeError, ValueError):  # a name that is no path, or may not be looked at
+    except (OSError, RuntimeError, ValueError):  # not a valid path, or not accessible
         pass
     return name
 
 
 def names_of(data: Any) -> list[str]:
-    """The names by which data was given, one or several, of splits apart too; none of rows given in
-    Python.
+    """Return the names by which data was given: one, several, or those of its splits; empty for
+    rows given in Python.
     """
     given = data if isinstance(data, (list, tuple)) else [data]
     if isinstance(data, Mapping):
@@ -124,21 +128,21 @@ def names_of(data: Any) -> list[str]:
 
 
 def display_name(data: Any) -> str:
-    """What data is called in a recipe, and in what is said of it."""
+    """Return the name of data in recipes and messages."""
     if isinstance(data, Mapping) and names_of(data):
         return ", ".join(f"{split} {name}" for split, name in data.items())
     return ", ".join(names_of(data)) or ROWS
 
 
 def short_name(data: Any) -> str:
-    """What data is called in a title: files and folders without the path to them."""
+    """Return the name of data in titles: files and folders without their path."""
     names = [Path(name).name if Path(name).exists() else name for name in names_of(data)]
     return ", ".join(names) or ROWS
 
 
 def to_toml(tree: Mapping[str, Any]) -> str:
-    """TOML text of top-level scalars and one level of tables. None has no TOML form and is left
-    out.
+    """Return the TOML text of top-level scalars and one level of tables; None has no TOML form and
+    is left out.
     """
 
     def literal(value: Any) -> str:
@@ -147,7 +151,7 @@ def to_toml(tree: Mapping[str, Any]) -> str:
         if isinstance(value, (list, tuple)):
             return "[" + ", ".join(literal(v) for v in value) + "]"
         if isinstance(value, str):
-            # as Python reads names of files that are not UTF-8
+            # Python's form of file names that are not UTF-8
             if any("\ud800" <= c <= "\udfff" for c in value):
                 raise SettingsError(
                     f"{value!r} is not UTF-8, as a recipe is", do="rename the file or folder"

@@ -1,9 +1,9 @@
-"""What arrives: `section.key = value` words from defaults, a TOML recipe and the command
-line. What leaves: one validated `Settings`, each key known, each value of its type and in its
-range.
+"""Merge `section.key = value` settings from defaults, a TOML recipe and the command line, and
+validate them.
 
-Later sources win: defaults < recipe < command line. An unknown key names the nearest known one, and
-ours where the key is another library's.
+The result is one `Settings`, in which every key is known and every value has the right type and
+range. Later sources win: defaults < recipe < command line. The error for an unknown key names the
+nearest known one or, for a key of another library, ours.
 """
 
 import codecs
@@ -40,7 +40,7 @@ class Section(BaseModel):
 
 
 def _encoding(name: str | None) -> str | None:
-    """The name of an encoding of text, such as Python knows."""
+    """Return the name of a text encoding if Python knows it; ValueError otherwise."""
     if name is None:
         return None
     try:
@@ -150,7 +150,7 @@ class DataSettings(Section):
 
     @classmethod
     def of_run(cls, saved: Mapping[str, Any]) -> Self:
-        """The settings that a run's langue.json keeps, under today's names or those of before."""
+        """Return the settings in a run's langue.json, under current or former names."""
         return cls(
             **{
                 RENAMED.get(f"data.{key}", key).removeprefix("data."): value
@@ -457,23 +457,23 @@ OF_ADAPTERS = (
     "rslora",
     "base_weights",
 )
-# not of new ones alone
+# settings that do not only concern new models
 OF_ALL_MODELS = ("dropout", "attention_dropout", "revision", "freeze", "adapter", *OF_ADAPTERS)
-# Peak rates where adapters are trained, about ten times those of all weights ("LoRA without
-# regret", Schulman et al. 2025); IA3's are Liu et al.'s.
+# Peak learning rates for adapters, about ten times those for all weights ("LoRA without regret",
+# Schulman et al. 2025); that of IA3 is from Liu et al.
 ADAPTER_RATES = {"lora": 1e-3, "dora": 1e-3, "ia3": 3e-3}
-NEW_MODEL_RATE = 1e-3  # the peak rate of a model that starts from random weights
+NEW_MODEL_RATE = 1e-3  # peak learning rate of a model with random initial weights
 
 
 class Settings(Section):
     data: DataSettings = DataSettings()
-    task: SerializeAsAny[Section] = Section()  # what the task or objective declares (`with_task`)
+    task: SerializeAsAny[Section] = Section()  # declared by the task or objective (`with_task`)
     model: ModelSettings = ModelSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     train: TrainSettings = TrainSettings()
 
 
-# What pretraining sets otherwise than fine-tuning.
+# Defaults of pretraining that differ from those of fine-tuning.
 PRETRAINING: dict[str, Any] = {
     "data.dev_fraction": None,
     "train.epochs": 1.0,
@@ -486,8 +486,8 @@ PRETRAINING: dict[str, Any] = {
     "train.schedule": "cosine",
     "train.min_lr_ratio": 0.1,
 }
-# Settings of fine-tuning alone, and what does in pretraining what they do there; and the other way
-# round.
+# Settings that only apply to fine-tuning -> their counterparts in pretraining, and below
+# (ONLY_PRETRAINING) the reverse.
 FINETUNING = {
     "train.batch_examples": "train.batch_tokens",
     "data.max_length": "data.seq_len",
@@ -509,7 +509,7 @@ FINETUNING = {
         "",
     ),
 }
-# Of a tokenizer that is trained, and of text that becomes a corpus.
+# Settings for training a tokenizer, for reading text, and for building a corpus.
 OF_TRAINING_TOKENIZERS = [f"tokenizer.{name}" for name in TokenizerSettings.model_fields]
 OF_READING = ["data.encoding", "data.invalid"]
 OF_BUILDING = ["data.dev_fraction", *OF_READING, "data.seed", "data.shard_tokens"]
@@ -527,15 +527,15 @@ ONLY_PRETRAINING = {
 
 @cache
 def with_task(options: type[Section]) -> type[Settings]:
-    """`Settings` whose section `task` is the options that a task or an objective declares."""
+    """Return `Settings` with these options of a task or an objective as its section `task`."""
     made: type[Settings] = create_model("Settings", __base__=Settings, task=(options, options()))
     return made
 
 
 def known(*options: type[Section]) -> dict[str, Any]:
-    """Every key, `section.key`, with its pydantic field (type, default, description).
+    """Return every key, `section.key`, with its pydantic field (type, default, description).
 
-    options: what tasks declare; of a key that several declare, the first one's field is given.
+    options: those that tasks declare; if several declare a key, the first one's field is returned.
     """
     fields: dict[str, Any] = {}
     for section, of in Settings.model_fields.items():
@@ -548,8 +548,9 @@ def known(*options: type[Section]) -> dict[str, Any]:
 def refuse_others(
     chosen: Settings, usual: Settings, others: Mapping[str, str] | list[str], of: str
 ) -> None:
-    """SettingsError at a setting that would be accepted and do nothing. others: such settings, or
-    what each is called here; of: what they are settings of.
+    """Raise SettingsError for a setting that would be accepted and have no effect.
+
+    others: such settings, optionally with their counterparts here. of: what they are settings of.
     """
     for key, here in (
         others.items() if isinstance(others, Mapping) else ((key, "") for key in others)
@@ -568,7 +569,7 @@ def _without_effect(key: str, of: str, here: str) -> SettingsError:
 
 
 def _was_unset(value: Any, unset: Any) -> bool:
-    """Whether recipes that were made before say so of what is None now."""
+    """Return whether a value is how older recipes expressed a default that is None now."""
     return value is False and unset is None
 
 
@@ -578,8 +579,9 @@ def resolve_for(
     usual: Mapping[str, Any] = _NONE,
     elsewhere: Mapping[str, type[Section]] = _NONE,
 ) -> Settings:
-    """As `resolve`, for a verb that reads these settings alone: SettingsError at another. Words are
-    Python's, too.
+    """Resolve settings for a command that uses only those in `reads`; SettingsError for others.
+
+    words: settings by key; in Python also with two underscores.
     """
     chosen = resolve(
         usual,
@@ -598,13 +600,13 @@ def resolve(
     others: Mapping[str, str] = _NONE,
     elsewhere: Mapping[str, type[Section]] = _NONE,
 ) -> Settings:
-    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate.
+    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate them.
 
-    Strings are read as their type. options: the `task.*` settings of the task or objective at hand.
-    elsewhere: those of others, by what they are of ("the task classify"); one that is not at its
-    default is a SettingsError that says so, and one that is, as recipes of earlier versions have
-    it, is passed over. others: settings that do nothing here, and what does instead: at an unknown
-    key none of them is named.
+    Strings are converted to the type of the setting. options: the `task.*` settings of the current
+    task or objective. elsewhere: those of other tasks, by their owner ("the task classify"): one
+    that is not at its default raises a SettingsError that names the owner, and one at its default,
+    as in recipes of earlier versions, is ignored. others: settings that have no effect here ->
+    their counterparts; they are never suggested for an unknown key.
     """
     nested: dict[str, dict[str, Any]] = {}
     fields = known(options)
@@ -631,9 +633,11 @@ def resolve(
 
 
 def check_early(words: Mapping[str, Any], others: Mapping[str, str]) -> None:
-    """SettingsError at what is wrong whatever the task is: a key that is nearly one of ours, or a
-    value that is none. Of `task.*`, and of what is like nothing here, the task has to say. others:
-    as of `resolve`.
+    """Raise SettingsError for errors that do not depend on the task: a misspelt key, or an invalid
+    value.
+
+    `task.*` keys, and keys that resemble nothing here, are left to the task. others: as in
+    `resolve`.
     """
     fields = known()
     read: dict[str, Any] = {}
@@ -649,14 +653,15 @@ def check_early(words: Mapping[str, Any], others: Mapping[str, str]) -> None:
 
 
 def _read_value(value: Any, field: Any) -> Any:
-    """What was written for a field, as pydantic takes it."""
-    verbatim = bool(field.json_schema_extra)  # a label may be named none
+    """Return a written value in the form that pydantic accepts for a field."""
+    verbatim = bool(field.json_schema_extra)  # a label may be called "none"
     if not isinstance(value, str) or verbatim:
         return value
     if value.lower() in ("none", "null") and "None" in str(field.annotation):
         return None
     if "tuple" in str(field.annotation):
-        # Brackets around several values are a list's; around one, as in [USER], they are its own.
+        # Brackets around several values delimit a list; around a single one, as in [USER], they
+        # belong to it.
         listed = re.fullmatch(r"[\[(](|[^\[\]()]*,[^\[\]()]*)[\])]", value.strip())
         value = listed[1] if listed else value
         return [part.strip() for part in value.split(",")] if value else []
@@ -666,7 +671,7 @@ def _read_value(value: Any, field: Any) -> Any:
 def _refuse_foreign(
     key: str, value: Any, elsewhere: Mapping[str, type[Section]], here: str
 ) -> None:
-    """SettingsError at a setting of other tasks or objectives that is not at its default."""
+    """Raise SettingsError for a setting of other tasks or objectives that is not at its default."""
     name = key.partition(".")[2]
     owners = {of: options for of, options in elsewhere.items() if name in options.model_fields}
     for options in owners.values():
@@ -700,7 +705,7 @@ def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:
 
 
 def parse_words(words: list[str]) -> dict[str, str]:
-    """`["train.lr=3e-5", ...]` as written after a command."""
+    """Parse `["train.lr=3e-5", ...]`, settings as written in a command."""
     pairs: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")

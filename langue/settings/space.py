@@ -1,12 +1,12 @@
-"""What arrives: settings as written for a search, ranges and lists among them.
-What leaves: the search space, and the settings that stay as they are.
+"""Parse the settings of a search, which may be ranges and lists, into the search space and the
+fixed settings.
 
-    train.lr=1e-5..1e-3           a range, both ends included; drawn by its logarithm where both
-                                  are positive and the upper is 10 times the lower or more
-    train.lr=1e-5..1e-3:linear    drawn evenly all the same; :log asks for the logarithm
+    train.lr=1e-5..1e-3           a range, including both ends; sampled logarithmically if both
+                                  are positive and the upper is at least 10 times the lower
+    train.lr=1e-5..1e-3:linear    sampled uniformly; :log requests logarithmic sampling
     train.batch_tokens=2048,4096  a list: one of these values
-    train.betas=[0.9,0.95],[0.9,0.999]   of a setting of several numbers, each choice in brackets
-    train.epochs=2                one value: all trials have it
+    train.betas=[0.9,0.95],[0.9,0.999]   for a setting of several numbers, each choice in brackets
+    train.epochs=2                one value, for all trials
 """
 
 import math
@@ -18,10 +18,10 @@ from typing import Any
 from langue.errors import SettingsError
 from langue.settings.aliases import RENAMED
 
-RATIO = 10  # of the ends, from which on a range is drawn by its logarithm
+RATIO = 10  # ratio of the ends from which on a range is sampled logarithmically
 _RANGE = re.compile(r"\s*(\S+?)\s*\.\.\s*([^\s:]+)\s*(?::\s*(\w+)\s*)?")
 _GROUPS = re.compile(r"[\[(][^\[\]()]*[\])](\s*,\s*[\[(][^\[\]()]*[\])])+")
-# Settings that decide what trials are compared on, or in.
+# Settings that determine how trials are compared.
 FIXED = {
     "train.best": "trials are compared in one metric",
     "train.seed": "a trial would be chosen for its luck; --seeds N gives each trial N seeds",
@@ -45,7 +45,7 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included."""
+    """Numbers from `low` to `high`, inclusive."""
 
     low: float
     high: float
@@ -59,13 +59,13 @@ class Range:
 
     @property
     def tried(self) -> list[str]:
-        """Values that must be possible if all are."""
+        """Return values that must be valid if all are."""
         return [_number(self.low), _number(self.high)]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, as they are written."""
+    """One of several values, in written form."""
 
     values: tuple[str, ...]
 
@@ -83,10 +83,11 @@ Space = dict[str, Range | Choice]
 def parse_space(
     words: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> tuple[Space, dict[str, Any]]:
-    """The settings that are searched, and those that have one value.
+    """Return the settings that are searched, and those that are fixed.
 
-    fields: every setting's field, of `known`. A key that is not there is left for `resolve` to
-    refuse. In Python a list of values may also be a list. SettingsError at what is no range.
+    fields: the field of every setting, from `known`. Unknown keys are left for `resolve` to refuse.
+    In Python, a list of values may also be a list. Raises SettingsError for an invalid range or
+    list.
     """
     space: Space = {}
     fixed: dict[str, Any] = {}
@@ -104,13 +105,13 @@ def parse_space(
 
 
 def _read(key: str, value: Any, field: Any) -> Range | Choice | None:
-    """None: it is one value."""
+    """Return a range or a choice, or None for a single value."""
     several = "tuple" in str(field.annotation)
     if isinstance(value, (list, tuple)):
         if several and not any(isinstance(each, (list, tuple)) for each in value):
             return None
         return _choice(key, [_written(each) for each in value])
-    if not isinstance(value, str) or field.json_schema_extra:  # a label may be named "a,b"
+    if not isinstance(value, str) or field.json_schema_extra:  # a label may contain commas
         return None
     found = _RANGE.fullmatch(value)
     if found is not None and _is_number(found[1]) and _is_number(found[2]):
@@ -176,7 +177,7 @@ def _number(value: float) -> str:
 
 
 def _written(value: Any) -> str:
-    """A value of Python as it is written in a command."""
+    """Return a Python value as it is written in a command."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):

@@ -1,3 +1,3 @@
-"""What each verb of the face does, from its arguments to files and results. The command line only
-parses and prints.
+"""The public functions of langue; each command of the command line parses its arguments, calls one
+of these, and prints the result.
 """

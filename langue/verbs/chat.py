@@ -1,5 +1,5 @@
-"""What arrives: a model, and what somebody says to it, turn by turn. What leaves: its answers,
-piece by piece, and the conversation as training data.
+"""Chat with a model turn by turn: stream its answers, and save the conversation as training
+data.
 """
 
 import json
@@ -15,8 +15,8 @@ from langue.runs.model import Model
 from langue.text.tokenizers.chat import PROBE
 from langue.verbs.generate import ready
 
-MAX_TOKENS = 1024  # of an answer, where neither the user nor the model's files say
-MOST_POSITIONS = 32_768  # of a conversation, whose keys and values are held in memory
+MAX_TOKENS = 1024  # of an answer, if neither the user nor the model's files set a limit
+MOST_POSITIONS = 32_768  # of a conversation, whose KV cache stays in memory
 
 
 def chat(
@@ -35,11 +35,18 @@ def chat(
     weights: str | None = None,
     revision: str | None = None,
 ) -> "Conversation":
-    """A conversation with a model that has a chat template: `"".join(chat(model).say("Hello"))`.
+    """Start a conversation with a chat model: `"".join(chat(model).say("Hello"))`.
 
-    system: what the model is told before the first turn. plain: without a template; the model goes
-    on with the text as it stands, turn after turn. The other options are those of `Model.generate`;
-    max_tokens: of an answer, 1,024 where neither the caller nor the model's files say.
+    model: a Hub name, folder or run, or a loaded model.
+    system: the system message.
+    plain: do not use a chat template; the model continues the raw text, turn after turn.
+    max_tokens: limit of an answer; None: that of the model's files or, if they have none, 1,024.
+    weights: precision of the weights, as in `langue.load`.
+    revision: a branch, tag or commit on the Hub.
+    Other options: as in `Model.generate`.
+
+    Raises ModelError if the model has no chat template and `plain` is not set, or if it does not
+    support an option.
     """
     given = {
         "max_tokens": max_tokens,
@@ -57,25 +64,25 @@ def chat(
 
 @dataclass(frozen=True)
 class Turn:
-    """What was said, and what was answered."""
+    """A question and its answer."""
 
     question: str
     answer: str
-    finish_reason: FinishReason  # cancelled: it was stopped
-    at_last_position: bool = False  # whether it ended since the model has no more positions
+    finish_reason: FinishReason  # cancelled: by `Conversation.stop`
+    # whether it ended because the model has no further positions
+    at_last_position: bool = False
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt's, those that an earlier turn had read
+    # those prompt tokens whose keys and values were in the cache
+    cached_tokens: int = 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model ended the answer itself."""
+        """Return whether the model itself ended the answer."""
         return self.finish_reason == "stop"
 
 
 class Conversation:
-    """Turns of one conversation, on an engine of its own: what earlier turns have read is not read
-    again.
-    """
+    """The turns of a conversation; the KV cache of earlier turns is reused."""
 
     def __init__(
         self,
@@ -86,18 +93,20 @@ class Conversation:
         seed: int = 0,
         **options: Any,
     ) -> None:
-        """options: those of `TextEngine.submit`, of every answer. ModelError where one of them
-        cannot be followed, or where the model has no chat template and plain is False.
+        """options: those of `TextEngine.submit`, for every answer.
+
+        Raises ModelError if an option is not supported, or if the model has no chat template and
+        plain is False.
         """
         self.model = model
         self.plain = plain
         self.seed = seed
         self.options = {"max_tokens": _most_tokens(model), "beams": 1, **options}
         self.turns: list[Turn] = []
-        self.unanswered: str | None = None  # what was said last, where no answer came
+        self.unanswered: str | None = None  # the last question, if it has no answer
         self.system: str | None = None
         self.saved: Path | None = None
-        self._tries = 0  # answers to the last question
+        self._tries = 0  # number of retries of the last question
         self._is_stopped = False
         if not plain and not model.tokenizer.has_chat_template:
             raise ModelError(
@@ -130,15 +139,18 @@ class Conversation:
         return as_html(lambda console: print_turns(said, console))
 
     def say(self, text: str) -> Iterator[str]:
-        """What the model answers, piece by piece; the turn is then kept, but for an answer in which
-        there is nothing. Errors leave the conversation as it was.
+        """Yield the answer to a message piece by piece, and keep the turn, unless the answer is
+        empty.
+
+        If an error occurs, the conversation stays as it was.
         """
         self._tries = 0
         return self._answer(list(self.turns), text)
 
     def retry(self) -> Iterator[str]:
-        """Another answer to what was said last, in the place of the one before, which is kept where
-        no new one comes. Draws go on from the seed; without any, the answer is the same.
+        """Yield another answer to the last message, in place of the previous one, which is kept if
+        the new one fails. Every retry uses the next seed; with greedy decoding the answer is the
+        same.
         """
         self._tries += 1
         if self.unanswered is not None:
@@ -147,11 +159,11 @@ class Conversation:
         return self._answer(self.turns[:-1], last.question)
 
     def stop(self) -> None:
-        """End the answer that is being written, after its next token; for signal handlers too."""
+        """End the current answer after its next token; may be called from a signal handler."""
         self._is_stopped = True
 
     def undo(self) -> str:
-        """Take back the last turn; what was said in it."""
+        """Remove the last turn, and return its question."""
         if self.unanswered is not None:
             question = self.unanswered
             self.unanswered = None
@@ -162,15 +174,15 @@ class Conversation:
         return last.question
 
     def clear(self) -> None:
-        """Begin anew; the system message stays."""
+        """Remove all turns; the system message stays."""
         self.turns = []
         self.unanswered = None
         self.saved = None
         self._tries = 0
 
     def set_system(self, text: str | None) -> None:
-        """Tell the model this before the first turn, from the next answer on. ModelError where its
-        template has no place for it.
+        """Set the system message from the next answer on; ModelError if the chat template does not
+        support one.
         """
         if text is not None:
             self._check_system()
@@ -178,17 +190,18 @@ class Conversation:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The conversation as `{"role", "content"}`."""
+        """Return the conversation as a list of `{"role", "content"}`."""
         return self._messages(self.turns)
 
     @property
     def text(self) -> str:
-        """Of a plain conversation: all that was said and written."""
+        """Return all questions and answers of a plain conversation as one text."""
         return "".join(_plain(turn) for turn in self.turns)
 
     def save(self, file: str | Path) -> None:
-        """Write the conversation as a line of JSON: `{"messages"}`, which a chat model is trained
-        on, or `{"text"}` of a plain one. DataError where nothing is there, or another file is.
+        """Write the conversation as one line of JSON: `{"messages"}`, the format of chat training
+        data, or `{"text"}` for a plain one. Raises DataError if there is no answer yet, or if
+        another file exists.
         """
         if not self.turns:
             raise DataError("nothing was answered yet, so nothing is saved", do="say something")
@@ -222,16 +235,16 @@ class Conversation:
             raise answer.error
 
     def _forget(self, id: int, answer: Completion) -> None:
-        """Take a request out of the engine, whether or not it has ended."""
+        """Remove a request from the engine, finished or not."""
         if answer.finish_reason is None:
             self._engine.cancel(id)
             self._engine.step()
         self._engine.collect(id)
 
     def _keep(self, before: list[Turn], question: str, answer: Completion) -> None:
-        text = answer.text if self.plain else answer.text.strip()  # blank is no answer to train on
+        text = answer.text if self.plain else answer.text.strip()  # do not train on blank answers
         if answer.error is not None or not text or answer.finish_reason is None:
-            if len(before) == len(self.turns):  # nothing stands there from an earlier try
+            if len(before) == len(self.turns):  # there is no previous answer to keep
                 self.unanswered = question
             return
         self.unanswered = None
@@ -260,8 +273,8 @@ class Conversation:
         return found
 
     def _check_options(self) -> None:
-        """ModelError where an option cannot be followed: a request is made, and taken out before it
-        is begun.
+        """Raise ModelError for unsupported options, by submitting a request that is cancelled
+        before it starts.
         """
         id = self._engine.submit([0], seed=self.seed, **self.options)
         self._engine.cancel(id)
@@ -283,13 +296,13 @@ class Conversation:
 
 
 def _plain(turn: Turn) -> str:
-    """A turn as text that goes on: the next one begins on a line of its own."""
+    """Return a turn as text; the next turn begins on a new line."""
     end = "" if turn.answer[-1:].isspace() else "\n"
     return f"{turn.question}{turn.answer}{end}"
 
 
 def _most_tokens(model: Model) -> int | None:
-    """Of an answer, where the user does not say; None: as the model's files say."""
+    """Return the default limit of an answer; None: that of the model's files."""
     config = model.checkpoint.generation
     said = config.max_new_tokens is not None or config.max_length is not None
     return None if said else MAX_TOKENS

@@ -1,6 +1,4 @@
-"""What arrives: a model in any layout that loads. What leaves: a folder in the Hub's layout, or a
-GGUF file.
-"""
+"""Convert a model in any supported layout to a folder in the Hub's layout, or to a GGUF file."""
 
 from pathlib import Path
 
@@ -24,11 +22,19 @@ def convert(
     merge: bool = False,
     widen: bool = False,
 ) -> Path:
-    """Write `model` (a Hub name, a folder, a run, a llama2.c or GGUF file) to `out`: a folder as
-    `transformers` reads it (dtype: fp32, or bf16 for its matrices), or, where its name ends in
-    .gguf, a file as llama.cpp does (f16, or q8_0 or f32). merge: an adapter is worked into the
-    weights of its base. widen: tokens that were added to the tokenizer get rows of the embedding,
-    each the mean of all.
+    """Convert a model to a folder that `transformers` reads, or to a GGUF file for llama.cpp.
+
+    model: a Hub name, a folder, a run, or a llama2.c or GGUF file.
+    out: the folder to write or, if the name ends in .gguf, the file.
+    dtype: of matrices, fp32 (default) or bf16 for a folder; f16 (default), q8_0 or f32 for a GGUF
+        file.
+    revision: a branch, tag or commit on the Hub.
+    merge: merge an adapter into the weights of its base.
+    widen: add embedding rows for tokens that were added to the tokenizer, each the mean of all
+        rows.
+
+    Returns the path of the output. Raises SettingsError for an unknown dtype, and ModelError if the
+    output exists or the format cannot express the model.
     """
     path = Path(out)
     as_file = path.suffix.lower() == gguf_model.SUFFIX

@@ -1,5 +1,5 @@
-"""What arrives: a trained run and labelled text, or text. What leaves: scores with intervals, the
-baseline beside.
+"""Evaluate a trained run or a language model: metrics with confidence intervals, beside a
+baseline.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,25 +34,33 @@ def evaluate(
     batch_tokens: int | None = None,
     device: str | None = None,
 ) -> Result:
-    """Judge a run on a split of its own data, or on other data; returns the content of
-    metrics.json. Of a pretraining run it is judged how well it predicts the text that was held out,
-    or other text; of a published language model, how well it predicts `data`.
+    """Evaluate a run on a split of its own data or on other data, and return the content of
+    metrics.json.
 
-    split: train, dev or test; None: test, or dev where there is no other.
+    A pretraining run is evaluated on how well it predicts the held-out text, or other text; a
+    published language model on how well it predicts `data`. The baseline is trained on the run's
+    own training split; if that can no longer be read, the baseline is omitted and the result says
+    so. For other data the result also contains the number of texts that occur in the training split
+    (`seen`).
 
-    The baseline is trained on the run's own training split; where that cannot be read any more it
-    is left out and the result says so. Of other data the result also says how many texts stand in
-    that split (`seen`). `out`: also write the result there as JSON.
-    other: another run of the same task, which stands in the baseline's place: both answer the same
-    rows, and the difference in the main metric is tested in pairs.
-    batch_tokens, device: as of `predict`.
-    `show`: called with the sections of a report that are not in the result: scores by label,
-    confusions, mistakes.
+    run: a run, or a language model.
+    other: another run of the same task, which replaces the baseline: both answer the same rows, and
+        the difference in the main metric is tested with a paired test.
+    data: other data; None: the run's own.
+    split: train, dev or test; None: test, or dev if there is no test split.
+    columns: our names -> names in the data.
+    out: a JSON file to which the result is also written; force: replace existing files.
+    show: called with the sections of the report that are not in the result, such as scores by
+        label, confusion matrix and mistakes.
+    batch_tokens, device: as in `predict`.
+    task_file: a task file of `lm-evaluation-harness`; a language model is then evaluated with its
+        prompts, on its rows or on `data`, and columns maps names in the task file to names in the
+        data.
+    few_shot: number of examples before each question, with a task file.
+    limit: use only the first rows, with a task file.
+    samples: a file for prompts and answers, one JSON object per line, with a task file.
 
-    task_file: instead, any language model is asked what a task file of `lm-evaluation-harness` asks
-    of its rows, or of `data`; columns are then names in the task file -> names in the data. There,
-    few_shot: examples before each question; limit: of the rows, the first so many; samples: a file
-    for what each row was asked and answered, one JSON object a line.
+    Raises SettingsError for arguments that contradict each other.
     """
     refuse_existing(out, force)
     refuse_existing(samples, force)
@@ -80,7 +88,7 @@ def evaluate(
 
 
 def _check_task_file(other: Any, split: str | None) -> None:
-    """SettingsError at what says nothing beside a task file."""
+    """Raise SettingsError for arguments that have no meaning with a task file."""
     if other is not None:
         raise SettingsError(
             "two runs are compared on their own task",
@@ -94,7 +102,7 @@ def _check_task_file(other: Any, split: str | None) -> None:
 
 
 def _check_no_task_file(**asked: Any) -> None:
-    """SettingsError at what is of task files alone."""
+    """Raise SettingsError for arguments that only have a meaning with a task file."""
     if extra := [name for name, value in asked.items() if value is not None]:
         raise SettingsError(
             f"{extra[0]} is of task files", do="give one with --task-file, or leave it out"

@@ -1,6 +1,4 @@
-"""What arrives: a language model, questions and contexts, or a file of them. What leaves: the part
-of each context that answers its question, found without training.
-"""
+"""Answer questions with a passage of their context, with a language model and without training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from langue.text.read.rows import read_rows
 from langue.verbs.prompted_rows import Rows, each_row
 from langue.wording import counted
 
-TRUE = "answers"  # the column of those that are right
+TRUE = "answers"  # the column of the correct answers
 
 
 def extract(
@@ -34,13 +32,19 @@ def extract(
     max_tokens: int = 64,
     force: bool = False,
 ) -> list[Any]:
-    """The answers to each question as `Model.extract` gives them.
+    """Answer questions with passages of their contexts, without training, as `Model.extract` does.
 
-    questions and contexts, or data: a file with the columns `question` and `context`, in the forms
-    that SQuAD's have. Where its rows have `answers`, exact match and F1 of the likeliest answers
-    are said, as SQuAD's or CMRC's script computes them. examples: triples of question, context and
-    answer that the model is shown, or a file with these columns. out: write there each row with its
-    answers, one JSON object a line, and return an empty list.
+    model: a language model: a Hub name, folder or run.
+    questions and contexts: texts; one context for all questions, or one for each.
+    data: instead of these, a file with the columns `question` and `context`, in the forms of
+        SQuAD's files. If its rows have `answers`, exact match and F1 of the best answers are
+        reported, as computed by the scripts of SQuAD or CMRC.
+    out: a file for the rows with their answers, one JSON object per line; the result is then an
+        empty list. force: replace it if it exists.
+    columns: our names -> names in the data.
+    template, no_answer, top, max_tokens: as in `Model.extract`.
+    examples: (question, context, answer) triples to show to the model, or a file with these
+        columns.
     """
     shown = _examples(examples)
     if questions is not None and contexts is None:
@@ -89,7 +93,9 @@ def extract(
 
 
 def _examples(given: Any) -> list[tuple[str, str, str]]:
-    """Triples of question, context and answer; "" where the context does not answer."""
+    """Return triples of question, context and answer, which is "" if the context does not contain
+    it.
+    """
     if given is None:
         return []
     if not isinstance(given, str | Path):

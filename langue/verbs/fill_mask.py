@@ -1,6 +1,4 @@
-"""What arrives: a masked model and texts with masks. What leaves: what each mask may be, the
-likeliest first.
-"""
+"""Predict the masked tokens of texts with a masked language model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,10 +19,15 @@ def fill_mask(
     targets: Sequence[str] | None = None,
     force: bool = False,
 ) -> list[Any]:
-    """What the masks of each text may be, as `Model.fill_mask` gives it.
+    """Return the most probable tokens for the masks of each text, as `Model.fill_mask` does.
 
-    texts, or data: a file with a column `text`. out: write there each row with its answer, one JSON
-    object a line, and return an empty list.
+    model: a masked language model: a Hub name, folder or run.
+    texts, or data: the texts, or a file with a column `text`.
+    out: a file for the rows with their predictions, one JSON object per line; the result is then an
+        empty list. force: replace it if it exists.
+    columns: our names -> names in the data.
+    top: number of tokens for each mask.
+    targets: restrict the candidates to these tokens.
     """
     ready = load(model)
 

@@ -1,6 +1,4 @@
-"""What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run
-directory, judged.
-"""
+"""Fine-tune a pretrained model on labelled data, and evaluate it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,18 +28,26 @@ def finetune(
     show: Callable[[Finetuning], None] | None = None,
     **settings: Any,
 ) -> Run:
-    """Fine-tune a pretrained encoder or decoder on labelled text and judge it.
+    """Fine-tune a pretrained model on labelled text, evaluate it, and return the run.
 
-    task: one of `langue.tasks.TASKS`. model: Hub name or folder. data: file, folder, Hub name, or
-    rows. columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys.
-    keep_checkpoints: a finished run keeps what it can be trained longer from, by resume with more
-    epochs or steps: three times the model's size. settings: `section.key` values such as
-    `**{"train.lr": 3e-5}`, or with two underscores, `train__lr=3e-5`. show: called with what was
-    prepared, before training. Of the embedding the rows in use are trained
-    (train/embedding_rows.py). folds, seeds, shares: a run on each of so many folds of the training
-    rows, with so many seeds, on each of these shares of them; they are then in folders below `out`,
-    whose metrics.json sums them up. Raises LangueError for anything the user can mend. Processes
-    that torchrun started train together; the first writes, shows and judges.
+    task: one of `langue.tasks.TASKS`.
+    model: a Hub name or a folder.
+    data: a file, a folder, a Hub name, or rows.
+    out: the run's folder. force: replace an existing run; resume: continue a stopped one.
+    columns: our names -> names in the data, such as `{"text": "review"}`.
+    recipe: a TOML file with the same keys.
+    keep_checkpoints: keep the training state of a finished run, three times the model's size, so
+        that resume can train it for more epochs or steps.
+    folds, seeds, shares: one run on each of this many folds of the training rows, with each of this
+        many seeds, or on each of these shares of the training rows; the runs are in folders below
+        `out`, whose metrics.json summarises them.
+    show: called with the prepared data and model before training.
+    settings: `section.key` values such as `**{"train.lr": 3e-5}` or, with two underscores,
+        `train__lr=3e-5`; `langue.settings()` lists them.
+
+    Only the embedding rows of tokens in use are trained (train/embedding_rows.py). Processes
+    started by torchrun train together; the first one writes, shows and evaluates. Raises
+    LangueError for every error that the user can correct.
     """
     given = {"task": task, "model": model, "data": data, "columns": columns}
     if folds is not None or seeds is not None or shares is not None:

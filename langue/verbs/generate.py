@@ -1,5 +1,5 @@
-"""What arrives: a language model and prompts, or a file of them. What leaves: what it writes after
-each, as it is known.
+"""Generate text from prompts, given directly or in a file, and return each result as soon as it is
+known.
 """
 
 import json
@@ -18,10 +18,10 @@ from langue.text.read.standard_input import StandardInput
 from langue.verbs.prompted_rows import check_one_given
 
 STANDARD_INPUT = "-"
-# Lines of a file that are read ahead of the first that is not answered: memory does not grow with
-# the file, and the batch does not run empty.
+# Number of lines that are read ahead of the first unfinished one: memory does not grow with the
+# file, and the batch stays full.
 AHEAD = 512
-PROMPTS = ("prompt", "messages", "tokens")  # the keys of a line that hold what is gone on from
+PROMPTS = ("prompt", "messages", "tokens")  # the keys of a line that may hold the prompt
 
 
 def generate(
@@ -34,15 +34,21 @@ def generate(
     revision: str | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """What a model writes after each prompt: `{"prompt", "text", "tokens", "logprobs",
-    "finish_reason"}` each, in the order of the prompts.
+    """Generate a continuation of each prompt, in order: `{"prompt", "text", "tokens", "logprobs",
+    "finish_reason"}`.
 
-    prompts, or data: a file of JSON lines, "-" for standard input. A line has `prompt` (a string),
-    `messages` (a conversation) or `tokens` (ids), and may have options of its own, which come
-    before those that are given here; its other keys are kept. out: write JSON lines there, and
-    return nothing but an empty list. options: as `Model.generate` has them. A line that cannot be
-    answered has `error` in the place of an answer, and does not stop the others: how many there are
-    is said, and where the answers are in a file, or there are none, the first is raised at the end.
+    model: a Hub name, folder or run, or a loaded model.
+    prompts, or data: the prompts, or a file of JSON lines ("-": standard input). A line has
+        `prompt` (a string), `messages` (a conversation) or `tokens` (ids), and may have options of
+        its own, which override those given here; its other keys are kept.
+    out: a file for the results as JSON lines; the returned list is then empty. force: replace it if
+        it exists.
+    revision: a branch, tag or commit on the Hub.
+    options: as in `Model.generate`.
+
+    A line that fails has `error` instead of an answer, and does not stop the others. The number of
+    such lines is reported; if there is an output file, or if all lines fail, the first error is
+    raised at the end.
     """
     check_one_given(prompts, data, "prompt")
     refuse_existing(out, force)
@@ -76,7 +82,7 @@ def generate(
 
 
 def ready(model: str | Path | Model, revision: str | None, weights: str | None = None) -> Model:
-    """A model to write with, loaded where it is not yet; weights: as in `load`."""
+    """Return a model for generation, loaded if necessary; weights: as in `load`."""
     if isinstance(model, Model):
         return model
     if weights is None:
@@ -85,18 +91,20 @@ def ready(model: str | Path | Model, revision: str | None, weights: str | None =
 
 
 def place_of(source: str | Path | StandardInput) -> str:
-    """What stands before the number of a line in what is said of it."""
+    """Return the prefix of a line number in messages about that line."""
     is_input = isinstance(source, StandardInput)
     return f"{STANDARD_INPUT_NAME if is_input else source}, line"
 
 
 def waits_of(source: Any) -> Callable[[], bool]:
-    """The `would_wait` of `answers`."""
+    """Return the `would_wait` argument of `answers`."""
     return source.would_wait if isinstance(source, StandardInput) else lambda: False
 
 
 def _progress(data: str | Path | None, out: str | Path | None) -> Any:
-    """A bar over the lines of a file whose answers are written to another; else nothing."""
+    """Return a progress bar for the lines of a file whose answers are written to another, else a
+    dummy.
+    """
     if out is None or data is None or str(data) == STANDARD_INPUT:
         return nullcontext(lambda count: None)
     with open(data, "rb") as handle:
@@ -105,7 +113,7 @@ def _progress(data: str | Path | None, out: str | Path | None) -> Any:
 
 
 class Failures:
-    """How many of the lines could not be answered, and what the first of these was."""
+    """Counts the lines that fail, and keeps the first error."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -115,13 +123,13 @@ class Failures:
         self.first: DataError | None = None
 
     def watched(self, lines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """The lines, counted."""
+        """Yield the lines, and count them."""
         for line in lines:
             self.total += 1
             yield line
 
     def count(self, answer: Mapping[str, Any]) -> None:
-        """Take note of the next answer, in the order of the lines."""
+        """Record the next answer, in the order of the lines."""
         self.seen += 1
         if "error" in answer:
             self.failed += 1
@@ -129,7 +137,7 @@ class Failures:
                 self.first = DataError(answer["error"], where=f"{self.where} {self.seen}")
 
     def tell(self, may_raise: bool) -> None:
-        """Say what failed; DataError with the first."""
+        """Report the number of failures; raise the first as DataError."""
         if self.first is None:
             return
         if self.total > 1:
@@ -144,15 +152,16 @@ def answers(
     options: Mapping[str, Any],
     would_wait: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Each line with its answer, in order, as soon as it and those before it are known.
+    """Yield each line with its answer, in order, as soon as it and those before it are known.
 
-    would_wait: whether the next line is not there yet; those that are there are then gone on with.
+    would_wait: returns whether reading the next line would block; generation then continues with
+    the lines that were read already.
     """
     given = dict(options)
     drafting = {name: given.pop(name) for name in ("draft", "draft_tokens") if name in given}
     engine = model.engine(**drafting)
     source = iter(lines)
-    waiting: list[tuple[dict[str, Any], int | None]] = []  # lines and their requests, in order
+    waiting: list[tuple[dict[str, Any], int | None]] = []  # (line, id of its request), in order
     is_open = True
     while is_open or waiting:
         while is_open and len(waiting) < AHEAD and not (waiting and would_wait()):
@@ -180,7 +189,9 @@ def answers(
 def _submitted(
     engine: Any, line: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int | None]:
-    """A line's other keys, and the number of its request; or the line with its error."""
+    """Submit a line; return its other keys and the request's id, or the line with its error and
+    None.
+    """
     try:
         key, prompt, own, kept = _parts(line)
         id = engine.submit(prompt, **{**options, **own})
@@ -196,7 +207,7 @@ def _answered(kept: dict[str, Any], answer: Any) -> dict[str, Any]:
 
 
 def _parts(line: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
-    """What is gone on from and under which key, options of its own, and all other keys."""
+    """Return the prompt's key, the prompt, the line's own options, and all other keys."""
     given = [key for key in PROMPTS if key in line]
     if len(given) != 1:
         what = "has none" if not given else f"has {' and '.join(given)}"
@@ -228,7 +239,7 @@ def _key_of(prompt: Any) -> str:
 
 
 def read_lines(data: str | Path | StandardInput) -> Iterator[Mapping[str, Any]]:
-    """The objects of a file of JSON lines, or of standard input, as they come."""
+    """Yield the objects in a file of JSON lines, or on standard input, as they arrive."""
     where = STANDARD_INPUT_NAME if isinstance(data, StandardInput) else str(data)
     with ExitStack() as stack:
         if isinstance(data, StandardInput):
@@ -255,5 +266,5 @@ def read_lines(data: str | Path | StandardInput) -> Iterator[Mapping[str, Any]]:
 
 
 def opened(data: str | Path) -> str | Path | StandardInput:
-    """What `read_lines` reads: "-" is standard input."""
+    """Return the input for `read_lines`; "-" is standard input."""
     return StandardInput(blank=False) if str(data) == STANDARD_INPUT else data

@@ -1,7 +1,6 @@
-"""What arrives: a model's name.
-What leaves: what it is, as a tree with shapes, what it can do, and what memory it takes.
+"""Describe a model: its structure with shapes, what it can do, and how much memory it needs.
 
-Nothing but its config and its tokenizer is read: the weights' shapes follow from the config.
+Only config and tokenizer are read; the shapes of the weights follow from the config.
 """
 
 import math
@@ -55,8 +54,12 @@ POSITIONS = {
 
 
 def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> Result:
-    """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length`
-    tokens takes; of a run that was stopped, how far it has come.
+    """Describe a model: its tree of parameters, their number and bytes, its tokenizer, uses and
+    memory.
+
+    model: a Hub name, folder or run; for a stopped run, its progress is returned instead.
+    length: number of tokens of the text for which memory is estimated.
+    revision: a branch, tag or commit on the Hub.
     """
     stopped = stopped_run(model)
     if stopped is not None:
@@ -99,7 +102,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
 
 
 def _adapter(described: Description) -> dict[str, Any]:
-    """What an adapter is, of which base, and how many weights were trained."""
+    """Return the adapter's method, its base, and the number of trained weights."""
     from langue.hub.adapters import read_config, read_tensors
 
     assert described.adapter is not None
@@ -118,8 +121,8 @@ def _adapter(described: Description) -> dict[str, Any]:
 
 
 def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Its kind and size, its special tokens by role, the languages that it is told, and what its
-    files contradict each other in.
+    """Return the tokenizer's kind and size, its special tokens by role, its language codes, and the
+    contradictions between its files.
     """
     ids = asdict(special_ids(tokenizer))
     roles = {role: tokenizer.token(ids[role]) for role in ROLES if ids[role] is not None}
@@ -138,7 +141,7 @@ def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _axes(config: ModelConfig) -> list[str]:
-    """What its layers are made of, in words."""
+    """Return a description of the layers."""
     rotary = f" of base {config.rotary_base:,.0f}" if config.position == "rotary" else ""
     if config.rotary_scaling != "none":
         rotary += f" ({config.rotary_scaling}, {config.rotary_factor:g} times the context)"
@@ -169,7 +172,7 @@ def _axes(config: ModelConfig) -> list[str]:
 
 
 def _with_head(described: Description, config: ModelConfig, task: Task) -> dict[str, torch.Size]:
-    """`parameters`, with a task's head in the place of a language model's."""
+    """Return `parameters` with a task's head instead of a language model's."""
     head_of(task, described)
     with on_meta_device():
         return {name: weight.shape for name, weight in task.network(config).named_parameters()}
@@ -191,8 +194,9 @@ def _memory(
     speaks: bool,
     trained: int,
 ) -> dict[str, int]:
-    """Bytes in fp32 for one text of so many tokens, to use the model and to train it with AdamW, as
-    `langue plan` reckons them. trained: how many of its weights have gradients and moments.
+    """Return the bytes in fp32 for one text of this length, for inference and for training with
+    AdamW, by the estimate of `langue plan`. trained: number of weights that have gradients and
+    moments.
     """
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     blocks = sum(n for name, n in counts.items() if "blocks." in name)
@@ -208,7 +212,9 @@ def _memory(
 
 
 def _tree(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """A part with its shape, or with its own parts; equal layers are counted, not repeated."""
+    """Return a module with its shape, or with its submodules; identical layers are counted, not
+    repeated.
+    """
     if set(shapes) == {""}:
         size = math.prod(shapes[""])
         return {"name": name, "shape": list(shapes[""]), "parameters": size, "bytes": FULL * size}

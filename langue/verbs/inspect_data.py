@@ -1,6 +1,4 @@
-"""What arrives: a corpus folder, or running text. What leaves: what is in it, as data and, when
-asked, as a page.
-"""
+"""Describe running text or a corpus folder, as data and optionally as an HTML page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +18,7 @@ from langue.settings.sections import OF_READING, resolve_for
 from langue.text.quality.survey import CorpusStats, spread
 from langue.text.read.documents import Kind, Reading, Tally, open_texts
 
-READ_BACK = 10_000  # documents of a corpus that are read back as text, or characters of them:
+READ_BACK = 10_000  # limits of the sample of a corpus that is decoded, in documents and characters
 READ_BACK_CHARACTERS = 20_000_000
 
 
@@ -33,11 +31,17 @@ def inspect_data(
     force: bool = False,
     **settings: Any,
 ) -> Result:
-    """Documents, tokens, lengths, scripts, copies, and examples of running text or of a corpus.
+    """Return the statistics of running text or of a corpus: documents, tokens, lengths, scripts,
+    duplicates and examples.
 
-    sources: a corpus folder, or what `tokenize` takes. Of a corpus every document is counted, and
-    some, evenly spaced, are read back as text. out: an html page to write. Languages are guessed by
-    script and common words.
+    sources: a corpus folder, or what `tokenize` accepts. In a corpus every document is counted, and
+        an evenly spaced sample is decoded to text.
+    columns: our names -> names in the data.
+    document: what is one document in a .txt file, as in `tokenize`.
+    out: an HTML page to write. force: replace it if it exists.
+    settings: those `data.*` settings that concern reading.
+
+    Languages are guessed from scripts and common words.
     """
     refuse_existing(out, force)
     named = as_list(sources)

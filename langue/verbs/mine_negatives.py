@@ -1,5 +1,5 @@
-"""What arrives: pairs of a query and what answers it, and a model of embeddings. What leaves: the
-same pairs with hard negatives: documents that the model takes for answers and that are none.
+"""Mine hard negatives for pairs of query and answer: documents that an embedding model ranks as
+answers although they are not.
 """
 
 import json
@@ -30,13 +30,22 @@ def mine_negatives(
     margin: float = 0.05,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write JSON lines with `anchor`, `positive` and `negative_1` to `negative_k`, which `finetune
-    --task embed` reads, and return what was found.
+    """Mine hard negatives, and write triples that `finetune --task embed` reads.
 
-    data: pairs, in the columns `text` and `pair`. documents: more texts to search, in a column
-    `text`; without it, the answers of all pairs. number: negatives of each pair; skip: of the
-    nearest documents so many are passed over; margin: so are those whose cosine comes nearer to the
-    answer's than this share of it, since many are answers themselves.
+    The output is JSON lines with `anchor`, `positive` and `negative_1` to `negative_k`. Returns
+    counts of pairs, documents and negatives.
+
+    model: an embedding model.
+    data: pairs, in the columns `text` and `pair`.
+    out: the file to write. force: replace it if it exists.
+    documents: additional texts to search, in a column `text`; None: only the answers of all pairs.
+    columns: our names -> names in the data.
+    number: negatives for each pair.
+    skip: number of nearest documents to skip.
+    margin: skip documents whose cosine is above (1 - margin) times that of the answer, because many
+        of them are answers themselves.
+
+    Raises SettingsError if number, skip or margin is out of range.
     """
     if number < 1 or skip < 0 or not 0 <= margin < 1:
         raise SettingsError(
@@ -91,7 +100,7 @@ def mine_negatives(
 
 
 def _only(*tables: Table | None) -> Table:
-    """The one table that is read, and a word on the others."""
+    """Return the one table that is used, and report those that are not."""
     there = [table for table in tables if table is not None]
     if len(there) > 1:
         left = ", ".join(table.origin for table in there[1:])

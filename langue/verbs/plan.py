@@ -1,6 +1,4 @@
-"""What arrives: a model or a budget, and hardware. What leaves: what training would take, before an
-hour is spent.
-"""
+"""Estimate what training will take, before any computing time is spent."""
 
 import math
 import os
@@ -31,9 +29,9 @@ MFU = 0.40
 PUE = 1.56
 SMALL = 100_000_000
 FEW = 8192
-MANY = 32_768  # below so many parameters so few tokens of vocabulary
-# Tokens of a step by parameters, after Brown et al. 2020 (arXiv:2005.14165), table 2.1, as powers
-# of two.
+MANY = 32_768  # the default vocabulary is FEW below SMALL parameters, otherwise MANY
+# Tokens per step by number of parameters, after Brown et al. 2020 (arXiv:2005.14165), table 2.1, as
+# powers of two.
 BATCHES = ((1e9, 1 << 19), (5e9, 1 << 20), (100e9, 1 << 21), (math.inf, 1 << 22))
 FEWEST_STEPS = 1000
 UNITS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
@@ -90,14 +88,23 @@ def plan(
     pue: float = PUE,
     measure: bool = False,
 ) -> Result:
-    """Parameters, operations, memory of each device, time, energy, and what a budget would best be
-    spent on.
+    """Estimate parameters, operations, memory per device, time and energy of a training run, and
+    the best use of a budget.
 
-    size, preset: of a new model; model: one that exists. tokens: to train on; else 20 a parameter.
-    budget: operations (1e21), or devices and time ("8 h100 for 3 days"); it sets whatever of size
-    and tokens is not given. hardware: a name of the table, or here. length, vocabulary: 1,024 and
-    32,768 (8,192 of a small model) unless the model says otherwise. mfu: the share of the peak that
-    is reached, taken as it is. measure: time some steps.
+    size, preset: number of parameters (such as `10M`) and preset of a new model.
+    model: instead of these, an existing model.
+    tokens: number of training tokens; None: 20 per parameter.
+    budget: operations (1e21), or devices and time ("8 h100 for 3 days"); it determines size or
+        tokens if they are not given.
+    hardware: a name in the table, or "here" for this machine; devices: their number.
+    length: tokens of a sequence; None: 1,024, or that of the model.
+    vocabulary: its size; None: 32,768 (8,192 for a small model), or that of the model.
+    batch_tokens: tokens of a step.
+    mfu: fraction of the peak throughput that is reached; it is not adjusted further.
+    pue: power usage effectiveness, the energy of the building per energy of the devices.
+    measure: time some steps on this machine.
+
+    Raises SettingsError for arguments that contradict each other or are out of range.
     """
     _check((size, preset, model), tokens, budget, mfu, pue)
     if vocabulary is not None and vocabulary < 2:
@@ -124,7 +131,7 @@ def plan(
     reached = stated if mfu is not None else utilisation(stated, layout, device_, config, passes)
     rate = device_.peak * devices * reached / flops_per_token(config, length)
     if seconds and tokens is None:
-        budget_tokens = rate * seconds  # now that it is known how fast it goes
+        budget_tokens = rate * seconds  # now that the rate is known
     content = {
         "model": _about(config, sizes, kind, length),
         "training": _training(config, sizes, budget_tokens, batch, length),
@@ -179,7 +186,9 @@ def _check(
 
 
 def count_parameters(config: ModelConfig) -> Sizes:
-    """From the shapes of one block more and one less, so that a hundred are not drawn up."""
+    """Return the number of parameters, extrapolated from models with one and two blocks, so that
+    large models need not be built.
+    """
     few = replace(
         config,
         n_layers=1,
@@ -208,7 +217,7 @@ def count_parameters(config: ModelConfig) -> Sizes:
 def _budget(
     budget: str | float | None, hardware: str, devices: int | None
 ) -> tuple[float, float, str, int]:
-    """Operations or seconds (the other is 0), hardware and devices."""
+    """Return operations or seconds (the other is 0), hardware, and number of devices."""
     if budget is None:
         return 0.0, 0.0, hardware, 1 if devices is None else devices
     if found := _TIME.fullmatch(str(budget)):
@@ -235,7 +244,9 @@ def _budget(
 
 
 def _hardware(name: str) -> Hardware:
-    """By name; `here` is looked up where this machine has a device of the table, else measured."""
+    """Return the hardware of a name; `here` is looked up in the table if known, otherwise
+    measured.
+    """
     if name != "here":
         return find(name)
     place = device()
@@ -275,7 +286,7 @@ def _model(
     flops: float,
     tokens: float | None,
 ) -> tuple[ModelConfig, str, int]:
-    """Its config, what it is called, and the tokens of a sequence."""
+    """Return the config, the name of its kind, and the tokens of a sequence."""
     if length is not None and length < 2:
         raise SettingsError(f"length = {length} leaves nothing to predict", do="give at least 2")
     if model is not None:
@@ -379,7 +390,7 @@ def _cost(tokens: float, rate: float, where: Hardware, devices: int, pue: float)
 
 
 def _assumed(content: dict[str, Any], layout: Layout, pue: float) -> list[str]:
-    """What the figures rest on."""
+    """Return the assumptions behind the figures."""
     where = content["hardware"]
     said = []
     if where["mfu_from"] == "assumed":
@@ -403,7 +414,7 @@ def _assumed(content: dict[str, Any], layout: Layout, pue: float) -> list[str]:
 
 
 def _of_loss(content: dict[str, Any]) -> list[str]:
-    """What the expected loss of this plan rests on."""
+    """Return the assumptions behind the expected loss."""
     if content["training"]["loss_expected"] is None:
         return [ASSUMED["guessing"]]
     fitted = FITTED[0] <= content["model"]["parameters"] <= FITTED[1]

@@ -1,4 +1,4 @@
-"""What arrives: a run and texts, or a file of them. What leaves: their predictions, in order."""
+"""Predict with a run, from texts or a file of them, in order."""
 
 import json
 import os
@@ -42,18 +42,25 @@ def predict(
     resume: bool = False,
     force: bool = False,
 ) -> Any:
-    """Return the predictions of `Model.predict`, one a text, in order.
+    """Return the predictions of `Model.predict`, one for each text, in order.
 
-    A text with nothing in it has None. Predictions of a data frame or an Arrow table are one of its
-    kind, with its index.
+    run: a trained run.
+    texts: list of texts.
+    data: instead, a file, folder, Hub name, data frame or records with a `text` column; "-":
+        standard input.
+    out: a file for the predictions with their texts or token ids, as JSON lines, CSV, TSV or
+        Parquet, by the suffix of its name. The result is then an empty list, so that memory does
+        not grow with the data.
+    columns: our names -> names in the data.
+    keep: other columns to write too, or "all".
+    top: as in `Model.predict`.
+    batch_tokens: tokens of a batch; None: suitable for the device.
+    device: cpu, cuda or mps; None: LANGUE_DEVICE, or a GPU if there is one.
+    resume: continue after what a stopped command wrote to `out`. force: replace it.
 
-    texts, or data (a file, folder, Hub name, data frame or records with a `text` column; "-":
-    standard input). out: write predictions there with the texts or their token ids, and return an
-    empty list, so that bulk work does not fill the memory: JSON lines, or CSV, TSV or Parquet by
-    the name's ending. keep: other columns that are written too, or "all". resume: continue from
-    what a stopped command left of `out`. batch_tokens: tokens of a batch; None: what suits the
-    device. device: cpu, cuda or mps; None: LANGUE_DEVICE, or a GPU where there is one. How many
-    texts have no prediction is reported on stderr.
+    An empty text has the prediction None; how many there are is reported on stderr. Predictions for
+    a data frame or an Arrow table are returned in the same type, with its index. Raises LangueError
+    for arguments that contradict each other.
     """
     _check(texts, data, out, keep, resume, force)
     with computing(device, batch_tokens):
@@ -97,6 +104,8 @@ def predict_stream(
 ) -> Iterator[str]:
     """Yield each line of standard input as a JSON object with its prediction, as soon as it is
     known.
+
+    The arguments are those of `predict`.
     """
     _check(None, STANDARD_INPUT, None, keep, resume, force=False)
     with computing(device, batch_tokens):
@@ -133,12 +142,12 @@ def _check(
 
 
 def _is_within(file: Path, data: Path) -> bool:
-    """Whether a file is the data, or lies in the folder that is the data."""
+    """Return whether a file is the data, or lies in the folder with the data."""
     return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(data))
 
 
 def _names(keep: str | Sequence[str] | None) -> list[str]:
-    """Column names from `id,date` or from a list."""
+    """Return column names from `id,date` or from a list."""
     if keep is None:
         return []
     return [part.strip() for part in keep.split(",")] if isinstance(keep, str) else list(keep)
@@ -168,8 +177,8 @@ def _of_texts(model: Model, texts: list[Any], out: str | Path | None, top: Top) 
 
 
 def _as_row(item: Any, is_words: bool) -> dict[str, Any]:
-    """What a user gave to predict from, by column. is_words: a list is one of words; otherwise a
-    pair of texts, or token ids.
+    """Return an input as a dict by column. is_words: a list contains words; otherwise a pair of
+    texts, or token ids.
     """
     if isinstance(item, Mapping):
         return dict(item)

@@ -1,6 +1,4 @@
-"""What arrives: an objective, text or a corpus, and settings. What leaves: a run directory with a
-language model.
-"""
+"""Pretrain a language model on text or a corpus."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,14 +26,21 @@ def pretrain(
     show: Callable[[Pretraining], None] | None = None,
     **settings: Any,
 ) -> Run:
-    """Train a language model on text and judge it on text held out.
+    """Train a language model on text, evaluate it on held-out text, and return the run.
 
-    objective: causal (the default), masked or denoise. data: a corpus folder (`langue data
-    tokenize`), or text: files, folders, Hub names, each `NAME@WEIGHT` where they are mixed. model:
-    train this one further; else a new one is made as `model.preset`, `model.size` and the axes of
-    `model.*` say. tokenizer: a folder; else the model's, else one is trained on the data as
-    `tokenizer.*` says. recipe, keep_checkpoints, settings: as in `finetune`. Raises LangueError for
-    what the user can mend.
+    objective: causal (default), masked or denoise.
+    data: a corpus folder (`langue data tokenize`), or text: files, folders or Hub names, each
+        `NAME@WEIGHT` to mix them.
+    out: the run's folder. force: replace an existing run; resume: continue a stopped one.
+    model: a model to train further; None: a new one, as specified by `model.preset`, `model.size`
+        and the other `model.*` settings.
+    tokenizer: a folder; None: that of the model, or a new one that is trained on the data as
+        specified by `tokenizer.*`.
+    columns: our names -> names in the data.
+    show: called with the prepared data and model before training.
+    recipe, keep_checkpoints, settings: as in `finetune`.
+
+    Raises LangueError for every error that the user can correct.
     """
     given = {
         "objective": objective,

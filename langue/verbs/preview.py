@@ -1,4 +1,4 @@
-"""What arrives: what training would take. What leaves: the facts to see before paying."""
+"""Show what a training run would use, before training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +18,9 @@ def preview(
     recipe: str | Path | None = None,
     **settings: Any,
 ) -> Finetuning:
-    """What `finetune` would train on, without training: `.facts` holds the numbers. Takes
-    `finetune`'s arguments.
+    """Prepare what `finetune` would train on, without training; `.facts` contains the figures.
+
+    The arguments are those of `finetune`.
     """
     layer = read_recipe(Path(recipe)) if recipe else {}
     given = {"task": task, "model": model, "data": data, "columns": columns}

@@ -1,5 +1,5 @@
-"""What arrives: texts, or a file of rows with them. What leaves: what a model makes of each, in
-order, with its row in a file where that is asked for.
+"""Apply a model to texts or to the rows of a file, in order; return the answers, or write them to a
+file with their rows.
 """
 
 import json
@@ -14,12 +14,12 @@ from langue.progress import bar
 from langue.text.read.parse import repair
 from langue.text.read.rows import read_rows
 
-CHUNK = 1024  # rows that are worked on together: memory does not grow with the file
+CHUNK = 1024  # rows that are processed together, so that memory does not grow with the file
 Rows = list[dict[str, Any]]
 
 
 def check_one_given(texts: Any, data: Any, option: str) -> None:
-    """SettingsError where neither texts nor data are given, or both."""
+    """Raise SettingsError unless exactly one of texts and data is given."""
     if texts is None and data is None:
         raise SettingsError(
             f"neither --{option} nor --data is given", do=f'give --{option} "..." or --data FILE'
@@ -40,10 +40,11 @@ def each_row(
     need_list: str | None = None,
     force: bool = False,
 ) -> list[Any]:
-    """What `work` makes of rows, one answer each. column: what the texts are called in a row;
-    columns: ours -> theirs; need_text: another column that must be a text; need_list: one that must
-    be a list. out: write there each row with its answer, one JSON object a line, and return an
-    empty list.
+    """Return the answers of `work` to all rows, one for each.
+
+    column: the name of the text in a row. columns: our names -> names in the data. need_text:
+    another column that must be a text. need_list: one that must be a list. out: a file for the rows
+    with their answers, one JSON object per line; the result is then an empty list.
     """
     check_one_given(texts, data, column)
     if isinstance(texts, str):
@@ -81,7 +82,9 @@ def _line(row: Mapping[str, Any], answer: Any) -> str:
 def _read(
     data: Any, texts: Sequence[str], columns: Mapping[str, str], need_list: str | None
 ) -> Rows:
-    """The rows of a file, or of the test split of several, with a text in each of these columns."""
+    """Return the rows of a file, or of the test split of several; each of these columns must have a
+    text.
+    """
     splits = read_rows(data)
     chosen = next((name for name in ("all", "test", "dev", "train") if name in splits), None)
     if chosen is None:

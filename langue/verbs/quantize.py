@@ -1,6 +1,4 @@
-"""What arrives: a model and a kind of weights. What leaves: a folder with its matrices in fewer
-bits, and what that costs.
-"""
+"""Quantise a model's matrices, write it to a folder, and report the loss of quality."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,7 +23,7 @@ from langue.tasks import OBJECTIVES
 from langue.text.read.documents import Reading
 
 FOLDER_KINDS = ("int8", "int4")
-LONGEST = 1024  # tokens of a block of text that a model is judged on
+LONGEST = 1024  # tokens of the blocks of text on which the model is evaluated
 
 
 def quantize(
@@ -37,13 +35,19 @@ def quantize(
     columns: Mapping[str, str] | None = None,
     revision: str | None = None,
 ) -> Result:
-    """Write `model` (what `load` takes) to the folder `out` with its linear maps in int8 or int4.
+    """Quantise the linear maps of a model to int8 or int4, and write it to a folder.
 
-    The tables of tokens and the output matrix are written in bf16, what cannot be grouped by 32,
-    too. data: text on which a decoder's perplexity is told, before and after. Returns
-    the error of each matrix, the bytes before and after, and the perplexities. SettingsError for
-    another kind; ModelError where the model is quantised already, an encoder and int4, or not one
-    that predicts `data`.
+    model: what `load` accepts.
+    out: the folder to write.
+    weights: int8 or int4.
+    data: text on which the perplexity of a decoder is measured before and after.
+    columns: our names -> names in the data.
+    revision: a branch, tag or commit on the Hub.
+
+    The embeddings, the output matrix and matrices that do not divide into groups of 32 are written
+    in bf16. Returns the error of each matrix, the bytes before and after, and the perplexities.
+    Raises SettingsError for other weights, and ModelError if the model is already quantised, is an
+    encoder and weights is int4, or cannot predict `data`.
     """
     if weights not in FOLDER_KINDS:
         raise SettingsError(
@@ -94,7 +98,9 @@ def _check_predicts(model: Model) -> None:
 
 @torch.no_grad()
 def _perplexity(model: Model, text: Corpus) -> float:
-    """Of all documents of the text, each token predicted from those before it in its block."""
+    """Return the perplexity of all documents; each token is predicted from those before it in its
+    block.
+    """
     kind = next(each for each in OBJECTIVES.values() if each.architecture == "decoder")
     length = min(LONGEST, model.config.longest)
     chosen = {"data.seq_len": length, "train.precision": "fp32"}

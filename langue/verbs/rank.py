@@ -1,6 +1,4 @@
-"""What arrives: a language model, prompts and choices. What leaves: the choices, the likeliest
-first.
-"""
+"""Rank the choices of each prompt by their likelihood under a language model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +22,15 @@ def rank(
     neutral: Sequence[str] | None = None,
     force: bool = False,
 ) -> list[Any]:
-    """The choices of each prompt as `Model.rank` gives them.
+    """Rank the choices of each prompt by their likelihood, as `Model.rank` does.
 
-    prompts, or data: a file with a column `prompt`, and one of lists, `choices`, where `choices`
-    are not given for all. out: write there each row with its answer, one JSON object a line, and
-    return an empty list.
+    model: a language model: a Hub name, folder or run.
+    prompts, or data: the prompts, or a file with a column `prompt`.
+    choices: for all prompts; None: from a column of lists, `choices`, in the file.
+    out: a file for the rows with their answers, one JSON object per line; the result is then an
+        empty list. force: replace it if it exists.
+    columns: our names -> names in the data.
+    normalize, neutral: as in `Model.rank`.
     """
     if choices is None and data is None:
         raise SettingsError("there are no choices", do='give --choice "..." for each')

@@ -1,6 +1,4 @@
-"""What arrives: systems, and what they are asked. What leaves: votes on their answers, and what
-these say.
-"""
+"""Compare the answers of several systems by votes of people or of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +22,7 @@ from langue.statistics import votes as statistics
 from langue.verbs.generate import generate, read_lines
 from langue.wording import counted
 
-OUTPUTS = (".jsonl", ".json", ".txt")  # what a file of outputs is called
+OUTPUTS = (".jsonl", ".json", ".txt")  # suffixes of files of outputs
 
 
 def rate(
@@ -42,18 +40,31 @@ def rate(
     port: int = 0,
     show: Callable[[str], None] | None = None,
 ) -> Result:
-    """Have people, or a model, say which of the systems' answers are better; returns what the votes
-    say (`langue.statistics.votes.report`).
+    """Collect votes on which system's answers are better, from people or a model, and return a
+    report.
 
-    systems: files of outputs, a line an item (JSON with `text` or the like, or plain .txt), or
-    models, which answer `data` as `langue generate` does, their answers kept beside `out`. data:
-    JSON lines of what was asked. out: the file of votes, to which they are appended; what `rater`
-    has judged is not shown again. A page on this machine shows pairs blind until all are judged;
-    show: called with its address. judge: instead a model votes, in both orders; judge_prompt: a
-    file of how it is asked, with {question}, {left} and {right}. report: a file of votes, which is
-    only reported. repeat: so great a share of the pairs is shown again in the end, sides exchanged:
-    whether a rater says the same. seed: of each rater's order and sides. port: of the page; 0: any
-    that is free.
+    The report is that of `langue.statistics.votes.report`. A web page on this machine shows pairs
+    of answers blind, until all are judged.
+
+    systems: files of outputs with a line for each item (JSON with `text` or the like, or plain
+        .txt), or models, which answer `data` as `langue generate` does; their answers are kept
+        beside `out`.
+    data: JSON lines with the prompts.
+    out: the file of votes, to which votes are appended; pairs that `rater` has already judged are
+        not shown again.
+    rater: the name of the person who votes.
+    judge: a model that votes instead, on both orders of each pair.
+    judge_prompt: a file with the prompt of the judge, which contains {question}, {left} and
+        {right}.
+    report: a file of votes to report on, without new votes.
+    max_tokens: limit of the answers of models.
+    repeat: share of the pairs that is shown again at the end with sides exchanged, to measure
+        whether a rater is consistent.
+    seed: determines the order and sides for each rater.
+    port: of the page; 0: any free port.
+    show: called with the address of the page.
+
+    Raises SettingsError for arguments that contradict each other or are missing.
     """
     if report is not None:
         if systems or out or judge:
@@ -115,7 +126,7 @@ def _vote(ballot: Ballot, port: int, show: Callable[[str], None]) -> None:
 
 
 def _asked(path: str | Path | None, judge: Any) -> str:
-    """How a model is asked."""
+    """Return the prompt of the judge."""
     if path is None:
         return ASKED
     if judge is None:
@@ -124,7 +135,7 @@ def _asked(path: str | Path | None, judge: Any) -> str:
 
 
 def _lines(path: str | Path) -> list[Mapping[str, Any]]:
-    """The lines of a file of JSON lines, or of text."""
+    """Return the lines of a file of JSON lines, or of text."""
     if Path(path).suffix != ".txt":
         return list(read_lines(path))
     content = read_plain(path)
@@ -134,7 +145,7 @@ def _lines(path: str | Path) -> list[Mapping[str, Any]]:
 def _outputs(
     name: str, number: int, data: str | Path | None, out: Path, max_tokens: int | None
 ) -> list[Mapping[str, Any]]:
-    """What a system answered: read, or written now and kept."""
+    """Return the answers of a system, read from its file, or generated now and kept."""
     if Path(name).suffix in OUTPUTS:
         return _lines(name)
     if data is None:

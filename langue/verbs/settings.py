@@ -1,4 +1,4 @@
-"""What arrives: nothing. What leaves: every key that a recipe or a command may set."""
+"""List every key that a recipe or a command may set."""
 
 from typing import Any, Literal, get_args, get_origin
 
@@ -9,8 +9,8 @@ from langue.tasks import OPTIONS
 def settings() -> dict[str, dict[str, Any]]:
     """Return `{"train.lr": {"default", "description", "choices"}, ...}`, in the order of sections.
 
-    `pretrain` holds the default of pretraining where it differs, `others` the defaults of the tasks
-    that have their own.
+    `pretrain` holds the default of pretraining if it differs, and `others` the differing defaults
+    of tasks.
     """
     rows: dict[str, dict[str, Any]] = {}
     for key, field in known(*OPTIONS.values()).items():
@@ -33,7 +33,7 @@ def _choices(annotation: Any) -> list[Any]:
 
 
 def _other_defaults(key: str, default: Any) -> dict[str, Any]:
-    """task -> its default of a `task.*` key, where that is another one."""
+    """Return task -> default of a `task.*` key, for tasks whose default differs."""
     if not key.startswith("task."):
         return {}
     name = key.removeprefix("task.")

@@ -1,6 +1,4 @@
-"""What arrives: running text and a tokenizer. What leaves: a corpus folder that pretraining
-reads.
-"""
+"""Tokenize running text into a corpus folder for pretraining."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,13 +28,17 @@ def tokenize(
     force: bool = False,
     **settings: Any,
 ) -> Result:
-    """Turn text into token shards, and return what the corpus is.
+    """Tokenize text into shards of a corpus folder, and return a summary of the corpus.
 
-    sources: files, folders, Hub data sets or lists of texts, each perhaps `PATH@WEIGHT`: how often
-    its documents are seen in a pass, relative to the others. tokenizer: a folder or a Hub name.
-    document: what a document is in a .txt file; in others a row is one. dedup: leave out documents
-    that are there already. What was killed goes on where it was when it is called again. Settings:
-    `data.dev_fraction`, `data.encoding`, `data.invalid`, `data.shard_tokens`, `data.seed`.
+    sources: files, folders, Hub data sets or lists of texts, each optionally `PATH@WEIGHT`, with
+        the weight of its documents in an epoch relative to the others.
+    tokenizer: a folder or a Hub name.
+    out: the corpus folder. An interrupted call continues if it is repeated. force: replace it.
+    columns: our names -> names in the data.
+    document: what is one document in a .txt file; in other files, each row is one.
+    dedup: leave out exact duplicates of earlier documents.
+    settings: `data.dev_fraction`, `data.encoding`, `data.invalid`, `data.shard_tokens`,
+        `data.seed`.
     """
     chosen = resolve_for(OF_BUILDING, settings, {"data.dev_fraction": None}).data
     reading = Reading.of(chosen, columns, document=document)
@@ -57,7 +59,7 @@ def tokenize(
 
 
 def summary(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """corpus.json without its shards' checksums: sums by split."""
+    """Return the content of corpus.json with sums for each split instead of individual shards."""
     splits = {}
     for name, split in facts["splits"].items():
         sums = {key: sum(shard[key] for shard in split["shards"]) for key in _SUMS}

@@ -1,6 +1,4 @@
-"""What arrives: a task, a pretrained model, labelled data and a search space. What leaves: a study,
-its best trial judged.
-"""
+"""Search hyperparameters of fine-tuning, and evaluate the best trial."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,13 +24,17 @@ def tune(
     resume: bool = False,
     **settings: Any,
 ) -> Result:
-    """Search settings of fine-tuning; returns the content of result.json.
+    """Search for good settings of fine-tuning, and return the content of result.json.
 
-    settings: as of `finetune`, or what is searched: a range, `train__lr="1e-5..1e-3"`, or a list of
-    values, `**{"train.epochs": [1, 2, 4]}` (langue/settings/space.py). trials: in all, those before
-    a resume included; seeds: runs of a trial, the mean of which counts. out: the study's folder,
-    whose best.toml is a recipe for `finetune`. Raises LangueError for anything the user can mend.
-    Needs the extra `langue[tune]`.
+    task, model, data, columns, recipe: as in `finetune`.
+    out: the study's folder; its best.toml is a recipe for `finetune`.
+    trials: total number of trials, including those before a resume.
+    seeds: runs of each trial, whose mean counts.
+    resume: continue a stopped study.
+    settings: as in `finetune`, or search spaces: a range, `train__lr="1e-5..1e-3"`, or a list of
+        values, `**{"train.epochs": [1, 2, 4]}` (langue/settings/space.py).
+
+    Raises LangueError for every error that the user can correct. Needs the extra `langue[tune]`.
     """
     given = {"task": task, "model": model, "data": data, "columns": columns}
     content = tune_run(

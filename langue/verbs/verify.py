@@ -1,10 +1,10 @@
-"""What arrives: a model's name. What leaves: whether it loads and means what was published, check
-by check.
+"""Check that a model loads and computes what its authors published.
 
-The answer to "it loads but speaks gibberish": every weight used once, none left over, all finite,
-tied or not as the config says; the tokenizer's tokens within the embedding, and its texts coming
-back; and, where `transformers` is installed, its tokens and its logits beside ours; or those that
-were stored where it was.
+This finds the cause if a model loads but generates gibberish. Every weight is used exactly once,
+none is left over, and all are finite; the output matrix is tied or not, as the config says; the
+tokenizer's ids lie within the embedding, and texts survive encoding and decoding. Tokens and logits
+are compared with those of `transformers`, if it is installed, or with those that were stored where
+it was.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from langue.runs.reference import (
 )
 from langue.runs.show import print_checks
 
-MARKS = 32  # of a tokenizer's added tokens, so many are tried
+MARKS = 32  # number of a tokenizer's added tokens that are tried
 
 
 def verify(
@@ -45,12 +45,16 @@ def verify(
     store: str | Path | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """`{"model", "ok", "checks": [{"check", "ok", "detail"}]}`. A check that cannot be made here
-    has ok None.
+    """Check a model, and return `{"model", "ok", "checks": [{"check", "ok", "detail"}]}`.
 
-    store: the file that what the model gives is kept in, where no check fails; reference: such a
-    file, of the same model elsewhere, which this one is held against. force: replace the file that
-    store names.
+    model: a Hub name, folder or run.
+    revision: a branch, tag or commit on the Hub.
+    reference: a file that `store` wrote for the same model elsewhere, with which this one is
+        compared.
+    store: a file for the model's tokens and numbers, written if no check fails. force: replace it.
+
+    A check that is impossible here has ok None. Raises ModelError if there is no such model; other
+    errors are reported as failed checks.
     """
     checks: list[dict[str, Any]] = []
 
@@ -65,7 +69,7 @@ def verify(
     refuse_existing(store, force)
     if reference is not None:
         refuse_missing(Path(reference))
-    # Where there is no model, there is nothing to check: the error is the caller's.
+    # Without a model there is nothing to check: let the error reach the caller.
     describe(model, revision, weights=False)
     loaded: list[Model] = []
 
@@ -170,7 +174,9 @@ def _tokenizer(model: Model) -> tuple[bool | None, str]:
 
 
 def _tokenizer_files(model: Model) -> tuple[bool | None, str]:
-    """Contradictions are told, and are no fault: what is followed is said with each."""
+    """Report contradictions between the tokenizer's files; they are no failure, and each says what
+    is used.
+    """
     notes = model.tokenizer.notes
     return (None, "; ".join(notes)) if notes else (True, "they do not contradict each other")
 
@@ -180,13 +186,13 @@ def _same_tokens(model: Model) -> tuple[bool | None, str]:
 
     try:
         reference = AutoTokenizer.from_pretrained(model.checkpoint.folder)
-        # Its own tokens, as they stand in a text: those that are added are easily lost.
+        # The tokenizer's own added tokens within a text, which are easily lost.
         texts = [
             *GOLDEN,
             *(f"a {name} b{name}c" for name in sorted(reference.get_added_vocab())[:MARKS]),
         ]
         theirs = [reference(text)["input_ids"] for text in texts]
-    except Exception as error:  # whatever it raises, it is the reference's own trouble
+    except Exception as error:  # any error here is the reference's own
         return None, f"transformers does not read this tokenizer ({type(error).__name__})"
     ours = [encoding.ids for encoding in model.tokenizer.encode_batch(texts)]
     wrong = [text for text, mine, their in zip(texts, ours, theirs, strict=True) if mine != their]
@@ -197,8 +203,8 @@ def _same_tokens(model: Model) -> tuple[bool | None, str]:
 
 
 def _same_logits(model: Model) -> tuple[bool | None, str]:
-    """Sequences one at a time there and together here; hidden states where there is no head, or
-    none of theirs.
+    """Compare our logits of a batch with those of `transformers` for single sequences; hidden
+    states if there is no head, or none in `transformers`.
     """
     import transformers
 
@@ -212,7 +218,7 @@ def _same_logits(model: Model) -> tuple[bool | None, str]:
             .from_pretrained(model.checkpoint.folder, dtype=torch.float32)
             .eval()
         )
-    except Exception as error:  # such as for the files of a framework that it no longer reads
+    except Exception as error:  # for example for files of a framework that it no longer reads
         return None, f"transformers does not read this model ({type(error).__name__})"
     both = model.config.architecture == "encoder-decoder" and head == "lm"
     worst = 0.0
@@ -237,8 +243,8 @@ def _same_logits(model: Model) -> tuple[bool | None, str]:
 
 
 def _their_head(model: Model) -> str:
-    """Which of the family's classes gives the numbers of the model's own head; "body" where none
-    does.
+    """Return the kind of the published class that has the model's own head, or "body" if there is
+    none.
     """
     if model.task is not None:
         kind = model.task.head_kind(model.checkpoint.family)

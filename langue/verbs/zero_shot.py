@@ -1,6 +1,4 @@
-"""What arrives: a model, texts and labels that it was not trained on. What leaves: the labels of
-each text, the likeliest first.
-"""
+"""Classify texts with labels on which the model was not trained."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,11 +26,16 @@ def zero_shot(
     calibrate: bool = False,
     force: bool = False,
 ) -> list[Any]:
-    """The labels of each text as `Model.zero_shot` gives them.
+    """Rank the labels of each text without training, as `Model.zero_shot` does.
 
-    texts, or data: a file with a column `text`. examples: pairs of text and label that a language
-    model is shown, or a file with these columns. out: write there each row with its answer, one
-    JSON object a line, and return an empty list.
+    model: a language model or an NLI classifier: a Hub name, folder or run.
+    labels: the candidate labels.
+    texts, or data: the texts, or a file with a column `text`.
+    out: a file for the rows with their answers, one JSON object per line; the result is then an
+        empty list. force: replace it if it exists.
+    columns: our names -> names in the data.
+    examples: (text, label) pairs to show to a language model, or a file with these columns.
+    template, multi_label, normalize, calibrate: as in `Model.zero_shot`.
     """
     shown = _examples(examples)
     ready = load(model)
@@ -52,7 +55,7 @@ def zero_shot(
 
 
 def _examples(given: Any) -> list[tuple[str, str]]:
-    """Pairs of text and label."""
+    """Return pairs of text and label."""
     if given is None:
         return []
     if not isinstance(given, str | Path):

@@ -1,1 +1,1 @@
-"""One file a family: how its config reads, and rules between weight names."""
+"""One file per family: how its config is read and written, and the rules between weight names."""

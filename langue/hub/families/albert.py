@@ -1,5 +1,5 @@
-"""ALBERT (Lan et al. 2019, arXiv:1909.11942): BERT with a narrower embedding and one block, or
-a few, each applied again and again.
+"""ALBERT (Lan et al. 2019, arXiv:1909.11942): BERT with a factorised embedding and with one block,
+or a few, whose weights all layers share.
 """
 
 from dataclasses import replace

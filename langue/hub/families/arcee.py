@@ -1,5 +1,5 @@
-"""Arcee's foundation models (Arcee 2025, AFM-4.5B): Llama with a squared ReLU in the place of the
-gated unit.
+"""Arcee's foundation models (Arcee 2025, AFM-4.5B): Llama with a squared ReLU in place of the gated
+feed-forward.
 """
 
 from langue.hub.config_keys import Config

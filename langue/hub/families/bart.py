@@ -1,6 +1,7 @@
-"""BART (Lewis et al. 2019, arXiv:1910.13461), which has norms after each sublayer, and mBART (Liu
-et al. 2020, arXiv:2001.08210), before: encoder-decoders near the one first published. What
-marian.py differs from by axes.
+"""BART (Lewis et al. 2019, arXiv:1910.13461), a post-norm encoder-decoder close to the original
+Transformer, and mBART (Liu et al. 2020, arXiv:2001.08210), which is pre-norm.
+
+The Marian, Pegasus and M2M-100 families differ from these only in axes.
 """
 
 import math
@@ -37,7 +38,7 @@ _ALIASES = {
 
 
 def read(config: Config, decoder_vocab_size: int = 0, **axes: Any) -> ModelConfig:
-    """axes: what a family has otherwise than the others."""
+    """Read the config; axes: those in which a family differs from BART."""
     config = own_names(config, _ALIASES)
     named = _NAMES.read(config)
     return ModelConfig(
@@ -45,8 +46,8 @@ def read(config: Config, decoder_vocab_size: int = 0, **axes: Any) -> ModelConfi
         **{"head_bias": True} | axes,
         norm_eps=1e-5,
         embedding_scale=math.sqrt(named["dim"]) if config.get("scale_embedding", False) else 1.0,
-        # Untied, the three tables are apart: what encoder and decoder read with, and the output
-        # matrix.
+        # If untied, there are three tables: the encoder's and the decoder's embedding and the
+        # output matrix.
         decoder_vocab_size=decoder_vocab_size or (0 if named["tied"] else named["vocab_size"]),
     )
 
@@ -91,7 +92,7 @@ def _side(ours: str, theirs: str) -> list[Rule]:
 _TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
-# The classes that have these read a decoder's states, which no head of ours does.
+# The classes with these weights read the decoder's states, which none of our heads does.
 OUTPUTS = {"sequence": "classification_head.out_proj.weight", "span": "qa_outputs.weight"}
 
 
@@ -102,7 +103,7 @@ def make(
     write: Callable[[ModelConfig], dict[str, Any]] = write,
     outputs: dict[str, str] | None = None,
 ) -> Family:
-    """A family of these rules."""
+    """Return a family with these rules."""
     return Family(
         name=name,
         prefix="model.",
@@ -113,8 +114,8 @@ def make(
             Rule(
                 "token.weight", ("shared.weight",), when=("decoder_vocab_size", False), tied=_TABLES
             ),
-            # Apart, they are three. transformers 4 saved the one that encoder and decoder shared
-            # even then.
+            # Untied, there are three tables. Even then, transformers 4 saved the one that encoder
+            # and decoder share.
             Rule(
                 "token.weight",
                 _TABLES[:1],

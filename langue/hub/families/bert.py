@@ -1,6 +1,6 @@
-"""BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments,
-exact GELU. ERNIE (Sun et al. 2019, arXiv:1904.09223) is the same; since ERNIE 2.0 with an embedding
-of the task.
+"""BERT (Devlin et al. 2018, arXiv:1810.04805): a post-norm encoder with learned positions, two
+segments and exact GELU. ERNIE (Sun et al. 2019, arXiv:1904.09223) is the same architecture; from
+ERNIE 2.0 on it has an additional task embedding.
 """
 
 from dataclasses import replace

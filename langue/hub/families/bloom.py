@@ -1,5 +1,6 @@
 """BLOOM (Scao et al. 2022, arXiv:2211.05100): a causal decoder with a norm after its embedding and
-no position embeddings; attention decreases with distance, by a fixed slope for each head (ALiBi).
+without position embeddings; attention scores decrease linearly with distance, with a fixed slope
+for each head (ALiBi).
 """
 
 from typing import Any
@@ -8,7 +9,7 @@ from langue.hub.config_keys import Config, Names, own_names, require
 from langue.hub.family import DECODING, Family, Rule, classes, rule
 from langue.model.config import ModelConfig
 
-# names in configs, which Falcon has too
+# config names that Falcon also uses
 USUAL: dict[str, Any] = {
     "vocab_size": "vocab_size",
     "dim": "hidden_size",
@@ -48,7 +49,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 LAYER = "h.{i}."
 QKV = LAYER + "self_attention.query_key_value"
-# weights, under names that Falcon has too
+# weight names that Falcon also uses
 EMBEDDING = Rule("token.weight", ("word_embeddings.weight",))
 MAPS = [
     *rule("blocks.{i}.attention.qkv", QKV, change="heads"),

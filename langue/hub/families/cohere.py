@@ -1,6 +1,6 @@
-"""Command R (Cohere 2024) and its successors (Cohere 2025, arXiv:2504.00698): Llama whose attention
-and feed-forward run side by side behind one LayerNorm without a bias, with rotary positions that
-turn neighbours. In the later ones three of four layers have a window, and the others no positions.
+"""Command R (Cohere 2024) and its successors (Cohere 2025, arXiv:2504.00698): Llama with parallel
+attention and feed-forward after one LayerNorm without a bias, and interleaved rotary positions. In
+the successors, three of four layers have a window, and the others have no positions.
 """
 
 from dataclasses import replace
@@ -33,7 +33,7 @@ _NAMES = Names(
 
 
 def read_cohere(config: Config, base: float = 500_000.0, **more: Any) -> ModelConfig:
-    require(config, use_qk_norm=(None, False))  # a norm of its own for each head (Command R+)
+    require(config, use_qk_norm=(None, False))  # a separate norm for each head (Command R+)
     axes = _NAMES.read(
         config,
         norm_place="pre",

@@ -1,6 +1,7 @@
 """DeBERTa (He et al. 2020, arXiv:2006.03654), its second version, and its third (He et al. 2021,
-arXiv:2111.09543): BERT whose attention scores contents with distances, beside positions in the
-embedding or in their place. The first has each distance for itself, and keys without a bias.
+arXiv:2111.09543): BERT with disentangled attention, whose scores combine contents and relative
+distances, in addition to absolute positions in the embedding or instead of them. The first version
+has no buckets of distances, and its keys have no bias.
 """
 
 from dataclasses import replace
@@ -26,7 +27,7 @@ _NAMES = Names(
     convolution=("conv_kernel_size", 0),
     convolution_activation=("conv_act", "tanh"),
 )
-# what the second version brought
+# keys that the second version introduced
 _LATER = ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size", "conv_act")
 _TERMS = {"c2p": "content_to_position", "p2c": "position_to_content"}
 
@@ -44,7 +45,8 @@ def read(config: Config) -> ModelConfig:
 
 def read_first(config: Config) -> ModelConfig:
     require(config, talking_head=False)
-    own = {key: value for key, value in config.items() if key not in _LATER}  # not followed
+    # not used by the first version
+    own = {key: value for key, value in config.items() if key not in _LATER}
     return replace(read(own), key_bias=False)
 
 
@@ -70,7 +72,7 @@ def _read_distances(config: Config) -> dict[str, Any]:
 
 
 def _parts(config: Config, key: str, known: tuple[str, ...]) -> list[str]:
-    """A value that is a list, or a text with bars between."""
+    """Return the parts of a value that is a list, or a text with bars between the parts."""
     value = config.get(key) or []
     parts = value.lower().split("|") if isinstance(value, str) else value
     if not isinstance(parts, list):
@@ -103,7 +105,7 @@ def write_first(config: ModelConfig) -> dict[str, Any]:
 
 
 _SELF = "encoder.layer.{i}.attention.self."
-# of the masked-LM head, which files have under two names, and of that of ELECTRA's kind
+# the masked-LM head, for which files use two names, and that of ELECTRA's kind
 _OLD_HEAD = "lm_predictions.lm_head."
 _HEAD = "cls.predictions."
 _KINDS = ("weight", "bias")
@@ -136,7 +138,7 @@ DEBERTA_V2 = Family(
         **{f"{_OLD_HEAD}LayerNorm.{kind}": f"{_HEAD}transform.LayerNorm.{kind}" for kind in _KINDS},
         f"{_OLD_HEAD}bias": f"{_HEAD}bias",
     },
-    # positions of the embedding are in files whose configs have none
+    # some files contain position embeddings although their config has none
     unused=(*bert.BERT.unused, r"embeddings\.position_embeddings\.", r"^mask_predictions\."),
 )
 

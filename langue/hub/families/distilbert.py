@@ -1,5 +1,5 @@
-"""DistilBERT (Sanh et al. 2019, arXiv:1910.01108): BERT without segments, under names of its
-own.
+"""DistilBERT (Sanh et al. 2019, arXiv:1910.01108): BERT without segments, with its own weight
+names.
 """
 
 from typing import Any

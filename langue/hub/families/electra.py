@@ -1,5 +1,5 @@
-"""ELECTRA (Clark et al. 2020, arXiv:2003.10555): BERT with a narrower embedding; the generator has
-a masked-LM head.
+"""ELECTRA (Clark et al. 2020, arXiv:2003.10555): BERT with a factorised embedding; the generator
+has a masked-LM head.
 """
 
 from dataclasses import replace

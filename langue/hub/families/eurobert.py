@@ -1,5 +1,5 @@
-"""EuroBERT (Boizard et al. 2025, arXiv:2503.05500): Llama that sees both ways, a masked language
-model.
+"""EuroBERT (Boizard et al. 2025, arXiv:2503.05500): Llama with bidirectional attention, trained as
+a masked language model.
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ EUROBERT = replace(
             Rule("head.bias", ("lm_head.bias",)),
         ],
     },
-    # of the two others, one averages outputs and one has a map after the average
+    # of the two other poolings, one averages the outputs, and one has a map after the average
     poolings={"first": {"classifier_pooling": "bos"}},
     unused=(r"rotary_emb\.inv_freq$", r"^(lm_head|dense|classifier)\."),
 )

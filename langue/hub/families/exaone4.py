@@ -1,6 +1,6 @@
-"""EXAONE 4 (LG AI Research 2025, arXiv:2507.11407): Llama with norms behind each sublayer and of
-each head's queries and keys; the larger one has windows in three of four layers, and no positions
-in the others.
+"""EXAONE 4 (LG AI Research 2025, arXiv:2507.11407): Llama with norms after each sublayer and norms
+of the queries and keys of each head; the larger model has windows in three of four layers, and no
+positions in the others.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ def read(config: Config) -> ModelConfig:
     layers = range(take(config, "num_hidden_layers"))
     window = config.get("sliding_window", 4096)
     pattern = config.get("sliding_window_pattern", 4) if window else 0
-    if isinstance(pattern, str):  # LLLG, again and again
+    if isinstance(pattern, str):  # such as LLLG, repeated
         limited = [pattern[i % len(pattern)] == "L" for i in layers]
     else:
         limited = [bool(pattern) and (i + 1) % pattern > 0 for i in layers]

@@ -1,5 +1,5 @@
-"""Falcon (Almazrouei et al. 2023, arXiv:2311.16867): a causal decoder with rotary positions whose
-attention and feed-forward layers are parallel, after one norm (7B) or one each (40B).
+"""Falcon (Almazrouei et al. 2023, arXiv:2311.16867): a causal decoder with rotary positions and
+with parallel attention and feed-forward, after one norm (7B) or one norm each (40B).
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ _NAMES = Names(
     activation=("activation", "gelu"),
     bias=("bias", False),
 )
-# names in the configs of the first releases, which came with their own code
+# config names of the first releases, which came with their own code
 _ALIASES = {
     "n_embed": "hidden_size",
     "n_layer": "num_hidden_layers",
@@ -63,7 +63,7 @@ def read(config: Config) -> ModelConfig:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    # only that of the 40B has some heads of keys, or two norms side by side
+    # only the 40B architecture has grouped key heads, or two parallel norms
     new = config.parallel and not (config.shared_norm and config.n_kv_heads in (1, config.n_heads))
     return (
         _NAMES.write(config)

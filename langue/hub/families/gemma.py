@@ -1,7 +1,8 @@
-"""Gemma 1 (arXiv:2403.08295): Llama with weights of norms stored less one and a scaled embedding.
-Gemma 2 (arXiv:2408.00118) and Gemma 3's text side (arXiv:2503.19786): also norms before and after
-each sublayer, windows, and soft caps or norms of queries and keys. EmbeddingGemma's body
-(arXiv:2509.20354) is Gemma 3's that sees both ways.
+"""Gemma 1 (arXiv:2403.08295): Llama with norm weights stored minus one, and a scaled embedding.
+
+Gemma 2 (arXiv:2408.00118) and the text part of Gemma 3 (arXiv:2503.19786) also have norms before
+and after each sublayer, windows, and soft caps or norms of queries and keys. The body of
+EmbeddingGemma (arXiv:2509.20354) is Gemma 3 with bidirectional attention.
 """
 
 import math
@@ -24,7 +25,7 @@ from langue.model.config import ModelConfig
 
 def read_gemma(config: Config) -> ModelConfig:
     require(config, use_bidirectional_attention=(None, False))
-    # of the published ones, the older say gelu and mean its approximation
+    # older published configs say gelu but mean its tanh approximation
     require(config, hidden_activation=(None, "gelu_pytorch_tanh"))
     defaults = {"hidden_act": "gelu", "head_dim": 256, "num_key_value_heads": 16}
     published = defaults | {"tie_word_embeddings": True} | dict(config)
@@ -73,7 +74,7 @@ def read_gemma2(config: Config) -> ModelConfig:
     )
 
 
-_GEMMA3 = {  # what configs leave out of the text side of a model that also reads images
+_GEMMA3 = {  # what configs omit for the text part of a model that also reads images
     "vocab_size": 262_208,
     "num_attention_heads": 8,
     "max_position_embeddings": 131_072,
@@ -86,7 +87,7 @@ def read_gemma3(config: Config) -> ModelConfig:
     window = config.get("sliding_window", 4096)
     both_ways = bool(config.get("use_bidirectional_attention", False))  # EmbeddingGemma's body
     if both_ways and window:
-        window = window // 2 + 1  # of both sides together
+        window = window // 2 + 1  # the config counts both sides together
     base = _read(config, every, window)
     old = ("rope_theta", "rope_local_base_freq")
     return replace(

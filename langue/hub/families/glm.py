@@ -1,6 +1,6 @@
-"""GLM-4 (Zeng et al. 2024, arXiv:2406.12793): Llama whose rotary positions turn neighbours on a
-part of each head, with the maps of its gated unit in one matrix; those of 2025 also have a norm
-behind each sublayer.
+"""GLM-4 (Zeng et al. 2024, arXiv:2406.12793): Llama with interleaved rotary positions on a part of
+each head, and with the gate and up maps in one matrix; the models of 2025 also have a norm after
+each sublayer.
 """
 
 from dataclasses import replace
@@ -33,7 +33,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 _ATTENTION = "blocks.{i}.attention."
 _PARTS = [f"layers.{{i}}.self_attn.{part}_proj" for part in "qkv"]
-INTERLEAVED = [  # Llama's rules, where neighbours turn
+INTERLEAVED = [  # Llama's rules with interleaved rotary pairs
     *(r for r in llama.BODY if r.ours.split(".")[-2] not in ("qkv", "q", "k")),
     *rule(_ATTENTION + "qkv", *_PARTS, change="interleaved"),
     *rule(_ATTENTION + "q", _PARTS[0], change="interleaved"),

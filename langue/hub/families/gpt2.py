@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019) and OpenAI GPT (Radford et al. 2018): causal decoders with learned
-positions, whose matrices are stored as (in, out). The first is pre-norm; the older one post-norm
-and without a final norm. StarCoder's (Li et al. 2023, arXiv:2305.06161) is the first with one head
-of keys and values, and plain matrices.
+positions, whose matrices are stored as (in, out). GPT-2 is pre-norm; GPT is post-norm and has no
+final norm. StarCoder (Li et al. 2023, arXiv:2305.06161) is GPT-2 with a single head of keys and
+values, and with matrices stored as (out, in).
 """
 
 from dataclasses import replace
@@ -60,7 +60,7 @@ def read_gpt2(config: Config) -> ModelConfig:
     )
     scale = 0.0 if config.get("scale_attn_weights", True) else 1.0
     activation = read_activation(config, "activation_function", "gelu_new")
-    # reorder_and_upcast_attn is about how sums are rounded in 16 bits, not about what is summed
+    # reorder_and_upcast_attn only affects rounding in 16 bits, so it is ignored
     return _read(
         config,
         norm_place="pre",
@@ -81,7 +81,7 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
 
 def read_bigcode(config: Config) -> ModelConfig:
     base = read_gpt2({"activation_function": "gelu_pytorch_tanh"} | dict(config))
-    base = replace(base, scores_by_layer=False)  # GPT-2's key, which its code passes over
+    base = replace(base, scores_by_layer=False)  # GPT-2's key, which StarCoder's code ignores
     return replace(base, kv_heads=1) if config.get("multi_query", True) else base
 
 
@@ -118,7 +118,7 @@ _BLOCKS = [
 
 _QKV = "h.{i}.attn.c_attn."
 _ATTENTION = "blocks.{i}.attention."
-_BIGCODE = [  # matrices as most have them, and those of one head of keys apart
+_BIGCODE = [  # matrices as (out, in); separate rules if there is a single head of keys
     *(replace(r, change="") for r in _BLOCKS if "qkv" not in r.ours),
     *rule(_ATTENTION + "qkv", _QKV[:-1], change="heads"),
     *(

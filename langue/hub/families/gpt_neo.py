@@ -28,7 +28,7 @@ _KINDS = {"local": "sliding_attention", "global": "full_attention"}
 def read(config: Config) -> ModelConfig:
     config = own_names(config, _ALIASES)
     axes = _NAMES.read(config, norm_place="pre", embedding_norm=False, causal=True)
-    kinds = config.get("attention_layers")  # what its class made of `attention_types`
+    kinds = config.get("attention_layers")  # derived from `attention_types` by the published class
     if kinds is None:
         pattern = config.get("attention_types") or [[["global", "local"], 12]]
         kinds = [kind for part, times in pattern for kind in part * times]

@@ -1,5 +1,5 @@
-"""GPT-NeoX (Black et al. 2022, arXiv:2204.06745) and Pythia: a causal decoder whose attention and
-feed-forward run side by side, with rotary positions on a part of each head.
+"""GPT-NeoX (Black et al. 2022, arXiv:2204.06745) and Pythia: causal decoders with parallel
+attention and feed-forward, and rotary positions on a part of each head.
 """
 
 from typing import Any

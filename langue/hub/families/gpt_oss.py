@@ -1,5 +1,5 @@
 """gpt-oss (OpenAI 2025, arXiv:2508.10925): Llama with a mixture of experts, windows in every other
-layer and attention sinks. Of each layer all experts are published as one tensor, mostly in MXFP4.
+layer, and attention sinks. All experts of a layer are published as one tensor, mostly in MXFP4.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from langue.hub.family import Rule, rule
 from langue.hub.rope import read_windows, write_layer_types, write_window
 from langue.model.config import ModelConfig
 
-_ALPHA = 1.702  # of gelu_quick
+_ALPHA = 1.702  # the factor in gelu_quick
 _ROPE = {
     "rope_type": "yarn",
     "factor": 32.0,
@@ -66,7 +66,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 
 def _experts(theirs: str, *maps: str) -> list[Rule]:
-    """The rules of the experts' maps that one tensor has, and of their biases."""
+    """Return the rules of the experts' maps in one published tensor, and of their biases."""
     rules = []
     for kind, ending in (("weight", ""), ("bias", "_bias")):
         ours = [f"blocks.{{i}}.feedforward.experts.{{e}}.{each}.{kind}" for each in maps]

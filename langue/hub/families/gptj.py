@@ -1,5 +1,5 @@
-"""GPT-J (Wang and Komatsuzaki 2021): a causal decoder whose attention and feed-forward run side by
-side behind one norm, with rotary positions that turn neighbours on a part of each head.
+"""GPT-J (Wang and Komatsuzaki 2021): a causal decoder with parallel attention and feed-forward
+after one norm, and interleaved rotary positions on a part of each head.
 """
 
 from typing import Any

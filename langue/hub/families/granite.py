@@ -1,5 +1,5 @@
-"""Granite 3 (IBM 2024): Llama with factors on the embedding, the scores, what each sublayer adds,
-and the logits.
+"""Granite 3 (IBM 2024): Llama with scaling factors of the embedding, the attention scores, the
+output of each sublayer, and the logits.
 """
 
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""Helium (Kyutai 2025, arXiv:2410.00037) and ERNIE 4.5 (Baidu 2025), those without experts: Llama
-whose rotary positions turn neighbours.
+"""Helium (Kyutai 2025, arXiv:2410.00037) and the ERNIE 4.5 models (Baidu 2025) without experts:
+Llama with interleaved rotary positions.
 """
 
 from dataclasses import replace

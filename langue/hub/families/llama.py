@@ -1,5 +1,6 @@
 """Llama 1-3 (Touvron et al. 2023, arXiv:2302.13971) and Mistral (Jiang et al. 2023,
-arXiv:2310.06825), which has windows. What qwen.py, mixture.py and gemma.py differ from by axes.
+arXiv:2310.06825), which has windows. qwen.py, mixture.py, gemma.py and others differ from these
+only in axes.
 """
 
 from collections.abc import Callable
@@ -21,10 +22,10 @@ _NAMES = Names(
 
 
 def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfig:
-    """width: of a head, where the config does not say it; axes: what a family has otherwise than
-    Llama.
+    """Read the config. width: of a head, if the config does not give it; axes: those in which a
+    family differs from Llama.
     """
-    # pretraining_tp is not read: in parts or whole, a product is the same
+    # pretraining_tp is ignored: splitting a matrix product does not change it
     named = _NAMES.read(
         config,
         norm="rms",
@@ -50,7 +51,7 @@ def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfi
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    """What all that are read so have in common."""
+    """Return the keys that are common to all families with this `read`."""
     return (
         _NAMES.write(config)
         | {
@@ -85,7 +86,7 @@ GATED = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 
 
 def parts(ours: str, theirs: str, names: dict[str, str]) -> list[Rule]:
-    """The rules of several matrices of a sublayer."""
+    """Return the rules of several matrices of a sublayer."""
     return [
         each for part, name in names.items() for each in rule(f"{ours}.{part}", f"{theirs}.{name}")
     ]
@@ -112,7 +113,7 @@ def make(
     write: Callable[[ModelConfig], dict[str, Any]],
     more: list[Rule] | None = None,
 ) -> Family:
-    """A family of these rules, whose classes begin with `stem`. more: rules beside."""
+    """Return a family with these rules, whose classes begin with `stem`. more: additional rules."""
     return Family(
         name=name,
         prefix="model.",

@@ -1,6 +1,6 @@
 """M2M-100 (Fan et al. 2020, arXiv:2010.11125) and NLLB (NLLB team 2022, arXiv:2207.04672),
-translators between 100 and 200 languages: mBART with sinusoidal positions, and without a norm of
-the embedding.
+translation models for 100 and 200 languages: mBART with sinusoidal positions and without an
+embedding norm.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from langue.model.config import ModelConfig
 
 def read(config: Config) -> ModelConfig:
     defaults = {"activation_function": "relu", "attention_dropout": 0.1, "scale_embedding": True}
-    # token 0 of a text takes the row after the padding token's number, as in RoBERTa
+    # token 0 of a text uses the row after the padding token's id, as in RoBERTa
     offset = take({"pad_token_id": 1} | dict(config), "pad_token_id") + 1
     base = bart.read(
         defaults | dict(config),

@@ -1,5 +1,5 @@
-"""Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as published for translation: BART with
-sinusoidal positions and without a norm of the embedding. Its two vocabularies may differ.
+"""Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as in the published translation models:
+BART with sinusoidal positions and without an embedding norm. Its two vocabularies may differ.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def read(config: Config) -> ModelConfig:
 def write(config: ModelConfig) -> dict[str, Any]:
     return bart.write(config) | {
         "share_encoder_decoder_embeddings": not config.decoder_vocab_size
-        # tied, two tables are two
+        # with tying, two tables always mean two vocabularies
         or (config.decoder_vocab_size == config.vocab_size and not config.tied),
         "decoder_vocab_size": config.decoder_vocab_size or config.vocab_size,
     }

@@ -1,6 +1,7 @@
-"""Ministral (Mistral AI 2024): Mistral with windows in some layers. Ministral 3 (Mistral AI 2025,
-arXiv:2601.08584): Mistral whose queries grow with their position, beyond the length that it was
-trained with.
+"""Ministral (Mistral AI 2024): Mistral with windows in some layers.
+
+Ministral 3 (Mistral AI 2025, arXiv:2601.08584) is Mistral with queries that are scaled up with
+their position beyond the original training length.
 """
 
 from dataclasses import replace
@@ -11,9 +12,9 @@ from langue.hub.families import llama
 from langue.hub.rope import read_windows, write_layer_types, write_window
 from langue.model.config import ModelConfig
 
-_GROWTH = "llama_4_scaling_beta"  # its name, in Llama 4 and here
+_GROWTH = "llama_4_scaling_beta"  # the key has this name in Llama 4 too
 _ROPES = ("rope_parameters", "rope_scaling")
-_USUAL = {  # where a config says nothing of rotary positions
+_USUAL = {  # if a config has no rotary settings
     "rope_type": "yarn",
     "rope_theta": 1_000_000.0,
     "factor": 16.0,

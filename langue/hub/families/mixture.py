@@ -1,5 +1,5 @@
 """Mixtral (Jiang et al. 2024, arXiv:2401.04088) and Qwen's mixtures of experts (arXiv:2407.10671,
-arXiv:2505.09388): Llama with a router and experts in the place of the feed-forward.
+arXiv:2505.09388): Llama with a router and experts in place of the feed-forward layer.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ def write_mixtral(config: ModelConfig) -> dict[str, Any]:
 
 
 def _read_qwen(config: Config, **axes: Any) -> ModelConfig:
-    # Where some layers have a plain feed-forward, or windows, the rules below do not say so.
+    # The rules below cannot express models in which only some layers have experts, or windows.
     require(config, decoder_sparse_step=1, mlp_only_layers=(None, []), use_sliding_window=False)
     return llama.read(
         {**config, "intermediate_size": take(config, "moe_intermediate_size")},

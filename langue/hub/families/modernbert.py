@@ -1,5 +1,5 @@
-"""ModernBERT (Warner et al. 2024, arXiv:2412.13663): pre-norm, rotary positions, windows in most
-layers, GeGLU.
+"""ModernBERT (Warner et al. 2024, arXiv:2412.13663): a pre-norm encoder with rotary positions,
+windows in most layers, and GeGLU.
 """
 
 from typing import Any
@@ -26,12 +26,12 @@ _NAMES = Names(
 )
 
 
-_ALIASES = {"rope_theta": "global_rope_theta"}  # of transformers 4; the fifth ignores it
+_ALIASES = {"rope_theta": "global_rope_theta"}  # of transformers 4; version 5 ignores it
 
 
 def read(config: Config) -> ModelConfig:
     config = own_names(config, _ALIASES)
-    require(config, rope_scaling=None)  # which would be of layers with a window too
+    require(config, rope_scaling=None)  # it would also apply to layers with a window
     axes = _NAMES.read(
         config,
         norm_place="pre",
@@ -41,8 +41,8 @@ def read(config: Config) -> ModelConfig:
         classifier_transform=True,
     )
     every = config.get("global_attn_every_n_layers", 3)
-    # `local_attention` counts both sides; a token sees half of it to the left, itself, and half to
-    # the right.
+    # `local_attention` counts both sides; a token attends to half of it on the left, to itself, and
+    # to half of it on the right.
     window = config.get("local_attention", 128) // 2 + 1
     axes["windows"] = read_windows(config, window, [i % every > 0 for i in range(axes["n_layers"])])
     old = ("global_rope_theta", "local_rope_theta")
@@ -57,18 +57,19 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "attention_bias": config.has_bias("qkv"),
         "mlp_bias": config.has_bias("ffn"),
         "layer_types": write_layer_types(config),
-        # as version 4 of transformers reads the pattern
+        # the pattern in the form that transformers 4 reads
         "global_attn_every_n_layers": _every(config),
         "local_attention": 2 * (max(config.windows, default=65) - 1),
         "rope_parameters": write_two_ropes(config),
-        "global_rope_theta": config.rotary_base,  # as version 4 of transformers reads the two bases
+        # the two bases in the form that transformers 4 reads
+        "global_rope_theta": config.rotary_base,
         "local_rope_theta": config.rotary_local_base,
     }
 
 
 def _every(config: ModelConfig) -> int:
-    """Of how many layers the first sees everything; the pattern of windows begins with one that
-    does.
+    """Return n if every n-th layer has global attention; the pattern of windows begins with such a
+    layer.
     """
     whole = [i for i in range(1, config.n_layers) if not config.window(i)]
     return whole[0] if whole else config.n_layers

@@ -1,5 +1,5 @@
-"""MPNet (Song et al. 2020, arXiv:2004.09297): RoBERTa without segments, and with biases by distance
-beside its positions.
+"""MPNet (Song et al. 2020, arXiv:2004.09297): RoBERTa without segments, and with relative position
+biases in addition to its positions.
 """
 
 from dataclasses import replace
@@ -11,11 +11,12 @@ from langue.hub.families.roberta import ROBERTA
 from langue.hub.family import Rule, classes, rule
 from langue.model.config import ModelConfig
 
-_OFFSET = 2  # row of the first position; the padding token's number is 1 whatever the config says
+_OFFSET = 2  # row of the first position; the padding id is 1, whatever the config says
 
 
 def read(config: Config) -> ModelConfig:
-    require(config, relative_attention_num_buckets=32)  # its class computes no other
+    # the published class supports no other value
+    require(config, relative_attention_num_buckets=32)
     base = bert.read(config)
     return replace(
         base,

@@ -1,7 +1,7 @@
-"""nanochat (Karpathy 2025, github.com/karpathy/nanochat): a decoder with what the speed-run records
-of GPT-2's training show to pay: norms without weights, normalised queries and keys, squared ReLU,
-capped logits (Jordan et al. 2024, github.com/KellerJordan/modded-nanogpt). It is what `langue
-pretrain` makes for small budgets.
+"""nanochat (Karpathy 2025, github.com/karpathy/nanochat): a decoder with the changes that proved
+useful in the speedruns of GPT-2 training: norms without weights, normalised queries and keys,
+squared ReLU, capped logits (Jordan et al. 2024, github.com/KellerJordan/modded-nanogpt). `langue
+pretrain` uses it for small budgets.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ def read(config: Config) -> ModelConfig:
         ffn_bias=False,
         logit_cap=config.get("final_logit_softcapping", 15.0) or 0.0,
     )
-    # there the norm comes after the turn, and takes YaRN's amplitude out
+    # the published model normalises after the rotation, which cancels YaRN's amplitude
     if made.rotary_scaling == "yarn":
         raise ModelError("config: rope_type = 'yarn' is not supported for this family")
     return made

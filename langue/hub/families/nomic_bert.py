@@ -1,5 +1,5 @@
-"""Nomic's BERT (Nussbaum et al. 2024, arXiv:2402.01613): BERT with rotary positions, a gated unit,
-and no biases but those of norms.
+"""Nomic's BERT (Nussbaum et al. 2024, arXiv:2402.01613): BERT with rotary positions, a gated
+feed-forward, and no biases except in norms.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ _NAMES = Names(
     tied=("tie_word_embeddings", True),
 )
 
-# the names of the first releases, whose configs came with code of their own
+# config names of the first releases, which came with their own code
 _ALIASES = {
     "n_embd": "hidden_size",
     "n_layer": "num_hidden_layers",
@@ -43,7 +43,8 @@ def read(config: Config) -> ModelConfig:
     axes = _NAMES.read(config, gated=True, bias=False, norm_bias=True, head_transform=True)
     width = config.get("head_dim") or axes["dim"] // axes["n_heads"]
     axes |= read_rope(config, head_dim=width, base=1000.0)
-    if (stretched := config.get("rotary_scaling_factor")) is not None:  # of the first releases
+    # in configs of the first releases
+    if (stretched := config.get("rotary_scaling_factor")) is not None:
         require(axes, rotary_scaling="none")
         trained = config.get("max_trained_positions") or 2048
         axes |= {"rotary_scaling": "dynamic", "rotary_factor": float(stretched)}
@@ -64,7 +65,7 @@ NOMIC_BERT = replace(
     read=read,
     write=write,
     architectures=classes("NomicBert", "ForMaskedLM"),
-    # as on the Hub; `transformers` renames them when it loads and saves
+    # the names on the Hub; `transformers` renames them when it loads and saves
     body=[
         Rule("token.weight", ("embeddings.word_embeddings.weight",)),
         Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),

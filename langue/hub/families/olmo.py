@@ -1,5 +1,5 @@
-"""OLMo 2 (OLMo team 2024, arXiv:2501.00656): Llama with norms behind each sublayer, and of all
-queries and all keys of a token at once. OLMo 3 (2025) has windows in three of four layers.
+"""OLMo 2 (OLMo team 2024, arXiv:2501.00656): Llama with norms after each sublayer, and norms over
+all queries and all keys of a token together. OLMo 3 (2025) has windows in three of four layers.
 """
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
-"""OPT (Zhang et al. 2022, arXiv:2205.01068): a causal decoder near GPT-2, with ReLU and learned
-positions that begin at row 2; that of 350 million is post-norm, with a narrower embedding.
+"""OPT (Zhang et al. 2022, arXiv:2205.01068): a causal decoder close to GPT-2, with ReLU and learned
+positions that begin at row 2; the model with 350 million parameters is post-norm and has a
+factorised embedding.
 """
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""Pegasus (Zhang et al. 2019, arXiv:1912.08777), for summaries: mBART with sinusoidal positions and
-without a norm of the embedding.
+"""Pegasus (Zhang et al. 2019, arXiv:1912.08777), for summarisation: mBART with sinusoidal positions
+and without an embedding norm.
 """
 
 from langue.hub.config_keys import Config

@@ -1,5 +1,5 @@
-"""Phi-1, 1.5 and 2 (Gunasekar et al. 2023, arXiv:2306.11644): a causal decoder whose attention and
-feed-forward run side by side behind one norm, with rotary positions on a part of each head.
+"""Phi-1, 1.5 and 2 (Gunasekar et al. 2023, arXiv:2306.11644): causal decoders with parallel
+attention and feed-forward after one norm, and rotary positions on a part of each head.
 """
 
 from typing import Any

@@ -1,5 +1,6 @@
-"""Phi-3 (Abdin et al. 2024, arXiv:2404.14219) and Phi-4: Llama whose queries, keys and values are
-one matrix, and the two maps of its gated unit another; those of 128,000 tokens have LongRoPE.
+"""Phi-3 (Abdin et al. 2024, arXiv:2404.14219) and Phi-4: Llama with queries, keys and values in one
+matrix, and the gate and up maps in another; the models with a context of 128,000 tokens use
+LongRoPE.
 """
 
 from dataclasses import replace
@@ -33,7 +34,7 @@ def read(config: Config) -> ModelConfig:
 
 
 def _with_longrope(config: Config) -> Config:
-    """The config with LongRoPE under today's name, whose older ones were `su` and `yarn`."""
+    """Return the config with LongRoPE under its current name; it was `su` and `yarn` before."""
     renamed = {"original_max_position_embeddings": 4096} | dict(config)
     for key in ("rope_parameters", "rope_scaling"):
         rope = renamed.get(key) or {}
@@ -51,7 +52,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
         | write_partial_rope_keys(config)
     )
     if config.rotary_scaling == "longrope":
-        # transformers 4 takes these three keys and no more, of which its class 5 makes today's
+        # transformers 4 accepts these three keys and no others; version 5 converts them
         rope: dict[str, Any] = {
             "type": "longrope",
             "short_factor": [*config.rotary_short],
@@ -68,7 +69,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
     return written
 
 
-_SPLIT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # Llama's, which are joined here
+_SPLIT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # Llama's maps that are fused here
 _QKV = "layers.{i}.self_attn.qkv_proj"
 _ATTENTION = "blocks.{i}.attention."
 _FEEDFORWARD = "blocks.{i}.feedforward."

@@ -1,5 +1,5 @@
 """Qwen2 (Yang et al. 2024, arXiv:2407.10671): Llama with biases on queries, keys and values. Qwen3
-(Yang et al. 2025, arXiv:2505.09388): with norms of queries and keys instead. Both may have windows
+(Yang et al. 2025, arXiv:2505.09388) has norms of queries and keys instead. Both may have windows
 from some layer on.
 """
 

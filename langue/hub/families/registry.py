@@ -1,12 +1,12 @@
-"""Every published family that loads, by the `model_type` of its configs; encoders, decoders and
-encoder-decoders.
+"""All supported families of published models, by the `model_type` of their configs: encoders,
+decoders and encoder-decoders.
 """
 
 from langue.hub.family import Family, with_token_heads
 from langue.registry import Registry
 
-# How the published classes that score single tokens call their output matrix. Those that are not
-# here have no such class, or one that reads what no head of ours does.
+# The name of the output matrix in the published classes that score single tokens. Families that are
+# missing here have no such class, or one that reads states that none of our heads reads.
 _CLASSIFIER = {"token": "classifier"}
 _SCORE = {"token": "score"}
 _SPAN = {"span": "qa_outputs"}
@@ -41,7 +41,7 @@ _TRANSFORMER_SPANS = (
     *("llama", "qwen2", "qwen3", "qwen3_moe"),
     *("arcee", "seed_oss", "smollm3", "exaone4", "ministral"),
 )
-# Of these classes, what some put before the names of the body.
+# The prefix of the body's names in such a class, if it differs from the family's.
 _PREFIXES: dict[str, dict[str, str]] = {
     **{name: {"span": "transformer."} for name in _TRANSFORMER_SPANS},
     **{name: {"token": "transformer."} for name in ("t5", "mt5", "umt5")},

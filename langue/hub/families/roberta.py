@@ -1,6 +1,6 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau et al. 2019, arXiv:1911.02116) and
-CamemBERT: BERT with positions counted from behind the padding token's number, and a masked-LM head
-of other names. So is data2vec's text side (Baevski et al. 2022, arXiv:2202.03555).
+CamemBERT: BERT with positions that begin after the padding token's id, and another naming of the
+masked-LM head. The text model of data2vec (Baevski et al. 2022, arXiv:2202.03555) is the same.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from langue.model.config import ModelConfig
 
 def read(config: Config) -> ModelConfig:
     base = bert.read(config)
-    # Token 0 of a text takes the row after the padding token's number, a habit of fairseq's.
+    # Token 0 of a text uses the row after the padding token's id, a convention of fairseq.
     offset = take({"pad_token_id": 1} | dict(config), "pad_token_id") + 1
     return replace(
         base, position_offset=offset, max_length=base.max_length - offset, head_activation="gelu"

@@ -1,5 +1,5 @@
-"""SmolLM3 (Bakouch et al. 2025, Hugging Face): Llama in which every fourth layer's queries and keys
-do not turn.
+"""SmolLM3 (Bakouch et al. 2025, Hugging Face): Llama without rotary positions in every fourth
+layer.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from langue.model.config import ModelConfig
 def read(config: Config) -> ModelConfig:
     layers = take(config, "num_hidden_layers")
     every = config.get("no_rope_layer_interval", 4)
-    turns = config.get("no_rope_layers")  # 1: the layer turns, in spite of the name
+    turns = config.get("no_rope_layers")  # 1: the layer has rotary positions, in spite of the name
     if turns is None:
         turns = [(i + 1) % every != 0 for i in range(layers)]
     limited = config.get("use_sliding_window", False)

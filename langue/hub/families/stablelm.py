@@ -1,5 +1,6 @@
 """StableLM (Bellagente et al. 2024, arXiv:2402.17834): Llama with LayerNorm, and rotary positions
-on a part of each head; the largest has one norm for both sublayers, and a norm for each head.
+on a part of each head; the largest model has one norm for both sublayers, and norms of queries and
+keys for each head.
 """
 
 from dataclasses import replace

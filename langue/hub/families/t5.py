@@ -1,6 +1,6 @@
 """T5 1.0 and 1.1 (Raffel et al. 2019, arXiv:1910.10683), Flan-T5 and mT5: encoder-decoders with
-relative-position biases, RMSNorm before each sublayer, no other biases, and unscaled attention. In
-umT5 (Chung et al. 2023, arXiv:2304.09151) each layer has biases of its own.
+relative position biases, RMSNorm before each sublayer, no other biases, and unscaled attention
+scores. In umT5 (Chung et al. 2023, arXiv:2304.09151) each layer has its own position biases.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from langue.model.config import ANY_LENGTH, ModelConfig
 
 
 def _activation(config: Config, default: str) -> tuple[Any, bool]:
-    """The feed-forward's activation and whether it is gated."""
+    """Return the activation of the feed-forward layer, and whether it is gated."""
     named = config.get("feed_forward_proj", default)
     *gate, name = str(named).split("-")
     if gate not in ([], ["gated"]) or name not in ACTIVATIONS:
@@ -67,8 +67,8 @@ def _read(config: Config, default: str) -> ModelConfig:
 
 def read_t5(config: Config) -> ModelConfig:
     base = _read(config, "relu")
-    # Version 1.0 shares its embedding with the output and scales for it; 1.1 has a matrix of its
-    # own and does not.
+    # Version 1.0 ties the output matrix to the embedding and scales the states for it; 1.1 has a
+    # separate output matrix and no scaling.
     scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
     return ModelConfig(**base.to_dict() | {"logit_scale": base.dim**-0.5 if scaled else 1.0})
 

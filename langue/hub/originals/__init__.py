@@ -1,1 +1,3 @@
-"""Releases in the files of other frameworks: TensorFlow, Keras, Flax, llama2.c, Marian, GGUF."""
+"""Models in the file formats of other frameworks: TensorFlow, Keras, Flax, llama2.c, Marian and
+GGUF.
+"""

@@ -1,8 +1,7 @@
-"""What arrives: weights under the names that Flax and Mesh TensorFlow give them. What leaves:
-`transformers`' names.
+"""Rename weights from Flax and Mesh TensorFlow to the names of `transformers`.
 
-Both store the matrix of a linear map as (in, out), and call it a kernel; scales and embeddings have
-words of their own.
+Both frameworks store the matrix of a linear map as (in, out) and call it "kernel"; norm weights are
+called "scale", and tables "embedding".
 """
 
 import re
@@ -14,7 +13,9 @@ WEIGHTS = ("kernel", "scale", "embedding")
 
 
 def from_flax(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`bert/encoder/layer/0/output/dense/kernel` -> `bert.encoder.layer.0.output.dense.weight`."""
+    """Rename `bert/encoder/layer/0/output/dense/kernel` to
+    `bert.encoder.layer.0.output.dense.weight`.
+    """
     weights: dict[str, Tensor] = {}
     for name, tensor in theirs.items():
         *path, last = name.removeprefix("params/").split("/")
@@ -24,9 +25,9 @@ def from_flax(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_mesh(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """T5's: `encoder/block_003/layer_000/SelfAttention/q` ->
-    `encoder.block.3.layer.0.SelfAttention.q.weight`. What an optimiser kept of each (`_slot_`) and
-    the step are left out.
+    """Rename T5's `encoder/block_003/layer_000/SelfAttention/q` to
+    `encoder.block.3.layer.0.SelfAttention.q.weight`. Optimiser state (`_slot_`) and the step are
+    left out.
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in theirs.items():

@@ -1,9 +1,9 @@
-"""What arrives: a GGUF file of a Llama, Mistral, Qwen2, Qwen3 or GPT-2. What leaves: a checkpoint
-of the Hub's names; and back to a file that llama.cpp runs.
+"""Read a GGUF file of a Llama, Mistral, Qwen2, Qwen3 or GPT-2 as a checkpoint with the Hub's names,
+and write one that llama.cpp runs.
 
-llama.cpp turns neighbouring numbers of queries and keys where a file says "llama", and numbers half
-a head apart in the Qwens; the Hub's names always mean the latter, so the rows of a Llama's queries
-and keys change places on the way.
+For the architecture "llama", llama.cpp rotates adjacent rows of queries and keys; for the Qwens,
+rows that are half a head apart. The Hub's layout is always the latter, so the rows of a Llama's
+queries and keys are reordered.
 """
 
 import re
@@ -29,7 +29,7 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 SUFFIX = ".gguf"
 PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
-MOST = 2**24  # of any size: a context, a vocabulary
+MOST = 2**24  # upper limit of every size, such as context length or vocabulary
 FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}  # general.file_type
 _LLAMA = {
     "token_embd": "model.embed_tokens",
@@ -59,10 +59,11 @@ _GPT2 = {
     "blk.{i}.ffn_up": "transformer.h.{i}.mlp.c_fc",
     "blk.{i}.ffn_down": "transformer.h.{i}.mlp.c_proj",
 }
-# llama.cpp's names of architectures, by the Hub's; a Mistral is its Llama.
+# The Hub's name of an architecture -> llama.cpp's, for which a Mistral is a Llama.
 _KINDS = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gpt2": "gpt2"}
 _FREQUENCIES = "rope_freqs.weight"
-# What has no bearing on what the model computes; the context is that of the file.
+# Axes that do not affect what the model computes, or that the comparison in `_check` covers
+# separately; the context length is that of the file.
 _APART = {
     "dropout",
     "attention_dropout",
@@ -75,7 +76,7 @@ _APART = {
 
 
 def find(path: Path) -> Path | None:
-    """The file that `path` is, or the one that lies in it; None where there is none."""
+    """Return the GGUF file at `path` or in it, or None."""
     if path.is_file():
         return path if path.suffix.lower() == SUFFIX else None
     files = [file for file in path.glob("*") if file.suffix.lower() == SUFFIX]
@@ -88,7 +89,7 @@ def read_tokenizer(file: Path) -> Tokenizer:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The metadata as a config of the Hub's."""
+    """Return the metadata as a config of the Hub."""
     found = read(file)
     count = found.metadata.get("split.count", 0)
     if count and count > 1:
@@ -114,7 +115,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Said:
-    """Values of the metadata under the architecture's own names, checked."""
+    """Checked access to metadata under the architecture's own keys."""
 
     metadata: Mapping[str, Any]
     where: str
@@ -130,10 +131,10 @@ class _Said:
         return str(kind)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A number; `default` where the file does not say (an error where that is None)."""
+        """Return a number, or `default` if the file lacks it (ModelError if `default` is None)."""
         value = self.metadata.get(f"{self.kind}.{key}", default)
         if isinstance(value, float):
-            # 1e-5 is 9.99999975e-06 as fp32; the shortest number that is it
+            # 1e-5 is 9.99999975e-06 in fp32; take the shortest decimal number with this fp32 value
             value = float(str(np.float32(value)))
         if isinstance(value, bool) or not isinstance(value, int | float):
             what = "is missing" if value is None else "is not one number"
@@ -144,7 +145,7 @@ class _Said:
 
 
 def _config(said: _Said, found: Gguf | None, names: set[str]) -> dict[str, Any]:
-    """As config.json has it. names: the tensors', without ".weight"."""
+    """Return the metadata as config.json. names: the tensors' names without ".weight"."""
     tied = "output" not in names
     if said.kind == "gpt2":
         return {
@@ -206,8 +207,8 @@ def _rope(said: _Said, found: Gguf | None, width: int) -> dict[str, Any]:
         )
     if found is not None and _FREQUENCIES in found.tensors:
         given = found.tensor(_FREQUENCIES).float()
-        # The file has the factors alone; Llama 3 made them of one stretch and of contexts that are
-        # powers of two.
+        # The file contains only the factors. Those of Llama 3 follow from one factor, which is
+        # their maximum, and an original context length that is a power of two.
         for length in (8192, *(2**power for power in range(6, 22))):
             rope |= {
                 "rope_type": "llama3",
@@ -225,8 +226,8 @@ def _rope(said: _Said, found: Gguf | None, width: int) -> dict[str, Any]:
 
 
 def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
-    """By how much Llama 3 stretches each frequency's wave: short ones not at all, long ones in
-    full.
+    """Return the factors by which Llama 3 stretches each wavelength: 1 for short ones, the full
+    factor for long ones.
     """
     exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
     waves = 2 * torch.pi * torch.pow(float(rope["rope_theta"]), exponents)
@@ -239,15 +240,16 @@ def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
 
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The tensors under their published names. What must be made of the file's, and is not its own
-    pages, is a matrix in the precision that is wanted.
+    """Return the tensors under their published names.
+
+    Tensors that are not mapped pages of the file are created in `weights_dtype`.
     """
     return _read(file, weights_dtype, None)
 
 
 def read_stored(file: Path, rows: StoredRows) -> dict[str, Tensor]:
-    """`read_weights`, the matrices of which are kept in `rows` as the file has them: the tensors
-    are the numbers of their rows.
+    """Return `read_weights` with the matrices kept in `rows` in the file's quantisation; the
+    returned tensors contain the numbers of their rows.
     """
     return _read(file, None, rows)
 
@@ -282,7 +284,7 @@ def _is_matrix(shape: tuple[int, ...]) -> bool:
 
 
 def _stored_weight(found: Gguf, name: str) -> Weight:
-    """A matrix as the file has it; float16 as fp32."""
+    """Return a matrix in the file's quantisation; float16 becomes fp32."""
     if found.tensors[name].kind in BLOCK_KINDS:
         blocks = found.blocks(name)
         kind: WeightKind = "int8" if blocks.numbers.dtype == torch.int8 else "int4"
@@ -301,12 +303,12 @@ def _names(kind: str, layers: int) -> dict[str, str]:
 
 
 def _is_transposed(kind: str, name: str, tensor: Tensor) -> bool:
-    """Whether the Hub has the matrix as (in, out)."""
+    """Return whether the Hub stores the matrix as (in, out)."""
     return kind == "gpt2" and tensor.ndim == 2 and name.rpartition(".")[2].startswith("c_")
 
 
 def _heads(tensor: Tensor, stem: str, said: _Said) -> int:
-    """How many have rows in a tensor of queries or keys."""
+    """Return the number of heads in a tensor of queries or keys."""
     heads = said.get("attention.head_count")
     if stem.endswith("attn_k"):
         heads = said.get("attention.head_count_kv", heads)
@@ -316,7 +318,7 @@ def _heads(tensor: Tensor, stem: str, said: _Said) -> int:
 
 
 def _pairs_together(tensor: Tensor, heads: int) -> Tensor:
-    """The inverse of `pairs_apart`."""
+    """Make rotary pairs adjacent rows, the inverse of `pairs_apart`."""
     return tensor.reshape(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
@@ -330,8 +332,9 @@ def save(
     published: Mapping[str, Any],
     dtype: str = "f16",
 ) -> None:
-    """Write a model ("body.*" and "head.*") for llama.cpp. Vectors stay fp32; so do learned
-    positions.
+    """Write a model ("body.*" and "head.*") for llama.cpp; vectors and learned positions stay fp32.
+
+    dtype: of the matrices, one of FILE_TYPES. Raises ModelError if GGUF cannot express the model.
     """
     kind = _KINDS.get(family.name)
     if kind is None:
@@ -373,7 +376,7 @@ def _given(name: str, tensor: Tensor, names: Mapping[str, str], said: _Said, dty
     shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
     stored = "F32" if tensor.ndim < 2 or stem == "position_embd" else dtype.upper()
     if stored == "Q8_0" and shape[-1] % BLOCK:
-        # rows that are no whole number of blocks, as llama.cpp's own converter has it
+        # rows that do not divide into blocks become F16, as in llama.cpp's own converter
         stored = "F16"
     return Given(f"{stem}.{part}", stored, shape, make)
 
@@ -381,7 +384,8 @@ def _given(name: str, tensor: Tensor, names: Mapping[str, str], said: _Said, dty
 def _metadata(kind: str, config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any]:
     context = min([config.max_length, *(window for window in config.windows if window)])
     values: dict[str, Any] = {
-        "context_length": context,  # up to the narrowest window a model with windows is one without
+        # within the narrowest window, a model with windows equals one without
+        "context_length": context,
         "embedding_length": config.dim,
         "block_count": config.n_layers,
         "feed_forward_length": config.ffn_dim,
@@ -410,7 +414,7 @@ def _metadata(kind: str, config: ModelConfig, rope: Mapping[str, Any]) -> dict[s
 
 
 def _check(said: _Said, config: ModelConfig, rope: Mapping[str, Any], names: set[str]) -> None:
-    """ModelError where what the file says reads back as another model."""
+    """Raise ModelError if the metadata reads back as another model."""
     again = _config(said, None, names) | {"vocab_size": config.vocab_size}
     if rope.get("rope_type") == "llama3":
         again["rope_parameters"] = dict(rope)

@@ -1,9 +1,9 @@
-"""What arrives: a tokenizer, or a GGUF file's metadata. What leaves: the one as the other.
+"""Convert a tokenizer to the metadata of a GGUF file, and back.
 
-llama.cpp has two kinds of BPE. "llama" is sentencepiece's: pieces with scores, any two neighbours
-that make a piece are joined, the likeliest first. "gpt2" is the byte-level one: tokens, merges, and
-the name of the rule by which text is cut into words first, of which the file says only the name.
-What neither kind says is refused, not approximated.
+llama.cpp has two kinds of BPE. "llama" is that of sentencepiece: pieces with scores; any two
+adjacent pieces that form a piece are merged, the highest score first. "gpt2" is byte-level BPE:
+tokens, merges, and the name of the pre-tokenizer's rule, of which the file contains only the name.
+Tokenizers that neither kind can express are refused, not approximated.
 """
 
 import json
@@ -44,7 +44,7 @@ def _digits() -> Any:
     return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
 
 
-# How words are cut, and whether a word that is a token is taken whole before any merge.
+# name -> (pre-tokenizer, whether a word that is a token is taken whole before any merge)
 RULES: dict[str, tuple[Callable[[], Any], bool]] = {
     "gpt-2": (lambda: pre_tokenizers.ByteLevel(add_prefix_space=False), False),
     "llama-bpe": (lambda: by_words(LLAMA3), True),
@@ -63,8 +63,10 @@ _SAME |= {"starcoder": "smollm", "refact": "smollm", "command-r": "smollm"}
 
 
 def to_metadata(tokenizer: Tokenizer, published: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """The tokenizer as metadata. size: of the model's vocabulary; ids that have no token get one
-    that is never used.
+    """Return the tokenizer as metadata.
+
+    size: that of the model's vocabulary; ids without a token get one that is never used. Raises
+    ModelError if the tokenizer has no exact counterpart.
     """
     said = json.loads(tokenizer.backend.to_str())
     model = said["model"]
@@ -113,7 +115,7 @@ def _tokens(
 
 
 def _pieces(said: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> dict[str, Any]:
-    """Scores that mean the merges, and whether a space is put before the text."""
+    """Return scores that imply the merges, and whether a space is put before the text."""
     merges = [
         tuple(pair.split(" ", 1) if isinstance(pair, str) else pair)
         for pair in said["model"]["merges"]
@@ -135,7 +137,7 @@ def _pieces(said: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]
             "BPE with bytes to fall back on, whose merges are not those that its pieces imply,",
             "none is",
         )
-    # a piece of one character is made of nothing, so its score is never asked for
+    # a piece of one character results from no merge, so its score is never used
     last = -float(len(scores))
     return {
         "scores": np.asarray(
@@ -146,7 +148,9 @@ def _pieces(said: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]
 
 
 def _prefixed(said: Mapping[str, Any]) -> bool:
-    """Whether the text gets a space before it; ModelError where anything else is done to it."""
+    """Return whether the tokenizer puts a space before the text; ModelError for any other
+    normalisation.
+    """
     steps = [step for step in (said["normalizer"], said["pre_tokenizer"]) if step]
     flat = [
         part
@@ -185,15 +189,15 @@ def _prefixed(said: Mapping[str, Any]) -> bool:
 
 
 def _rule(said: Mapping[str, Any]) -> str:
-    """The name of the rule by which words are cut. ModelError where it is none that is known."""
+    """Return the name of the pre-tokenizer's rule; ModelError for an unknown rule."""
     model = said["model"]
     odd = [
         key
         for key in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix")
         if model.get(key)
     ]
-    # Text is held to be composed already (NFC), as llama.cpp takes it for the published models that
-    # ask for it.
+    # Text is assumed to be NFC-normalised, as llama.cpp does for the published models that require
+    # it.
     normal = said["normalizer"] or {"normalizers": []}
     odd += [step["type"] for step in normal.get("normalizers", [normal]) if step["type"] != "NFC"]
     if odd:
@@ -202,7 +206,7 @@ def _rule(said: Mapping[str, Any]) -> str:
     if not model["merges"] and cut == _essence(
         _json(pre_tokenizers.ByteLevel(False, use_regex=False))
     ):
-        return "gpt-2"  # of tokens that are never joined, none lies across a cut
+        return "gpt-2"  # without merges, no token spans a word boundary
     for name, (make, whole) in RULES.items():
         if cut == _essence(_json(make())) and whole == bool(model.get("ignore_merges")):
             return name
@@ -219,7 +223,7 @@ def _json(cut: Any) -> Any:
 
 
 def _essence(cut: Any) -> Any:
-    """A pre-tokenizer without what has no bearing on ids."""
+    """Return a pre-tokenizer without the settings that do not affect ids."""
     if not isinstance(cut, dict):
         return cut
     parts = [_essence(part) for part in cut.get("pretokenizers", [])]
@@ -229,7 +233,7 @@ def _essence(cut: Any) -> Any:
 
 
 def _special(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, Any]:
-    """Which tokens begin and end a text, and whether they are put there."""
+    """Return the begin and end tokens, and whether they are added to a text."""
     named = special_ids(tokenizer)
     ends = published.get("eos_token_id", named.eos)
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
@@ -265,7 +269,7 @@ def _template(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 class Vocabulary:
-    """What a file's metadata says of its tokenizer, checked."""
+    """Checked access to the tokenizer in a file's metadata."""
 
     def __init__(self, metadata: Mapping[str, Any], where: str) -> None:
         self.metadata = metadata
@@ -278,7 +282,8 @@ class Vocabulary:
         if not isinstance(types, np.ndarray) or len(types) != len(tokens):
             raise ModelError("its tokenizer has not one token_type for each token", where=where)
         self.types: list[int] = types.tolist()
-        # Ids beyond the last token in use are the model's padding, no part of the tokenizer.
+        # Ids after the last used token pad the model's vocabulary and do not belong to the
+        # tokenizer.
         self.used = max((i + 1 for i, kind in enumerate(self.types) if kind != UNUSED), default=0)
         self.tokens = tokens[: self.used]
 
@@ -296,7 +301,7 @@ class Vocabulary:
         return bool(self.metadata.get(KEY + key, default))
 
     def special(self) -> dict[str, Any]:
-        """As a config.json says it."""
+        """Return the special token ids as in config.json."""
         ends = [self.number(key) for key in ("eos_token_id", "eot_token_id", "eom_token_id")]
         known = list(dict.fromkeys(index for index in ends if index is not None))
         said = {
@@ -312,7 +317,7 @@ class Vocabulary:
 
 
 def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
-    """The tokenizer that a file's metadata says. ModelError where there is none that is known."""
+    """Return the tokenizer in a file's metadata; ModelError if its kind is unknown."""
     found = Vocabulary(metadata, where)
     if found.model not in ("llama", "gpt2"):
         raise ModelError(
@@ -322,7 +327,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
         backend, begins = _sentencepiece(found) if found.model == "llama" else _byte_level(found)
     except ModelError:
         raise
-    except Exception as error:  # `tokenizers` raises bare Exception with the words of its own
+    except Exception as error:  # `tokenizers` raises plain Exception
         raise ModelError(f"its tokenizer cannot be built: {error}", where=where) from error
     options: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for role, key in ROLE_KEYS.items():
@@ -331,7 +336,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     pairs = list(zip(found.tokens, found.types, strict=False))
     control = [token for token, kind in pairs if kind in (UNKNOWN, CONTROL) or token in named]
     special = [AddedToken(token, special=True, normalized=False) for token in control]
-    # all at once: each call goes through all that were added before
+    # in one call, since each call scans all tokens that were added before
     backend.add_special_tokens(special)
     users = [token for token, kind in pairs if kind == USER and token not in named]
     backend.add_tokens([AddedToken(token, normalized=False) for token in users])

@@ -1,6 +1,7 @@
-"""Google's release of BERT: `bert_model.ckpt.*`, `bert_config.json` and `vocab.txt`
-(github.com/google-research/bert). What leaves: config, weights and tokenizer in the words of
-`transformers`.
+"""Read Google's release of BERT as config, weights and tokenizer with the names of `transformers`.
+
+The release consists of `bert_model.ckpt.*`, `bert_config.json` and `vocab.txt`
+(github.com/google-research/bert).
 """
 
 import re
@@ -21,7 +22,7 @@ OPTIMISER = re.compile(r"(/adam_[mv]|/lamb_[mv]|^global_step|^beta[12]_power)$")
 
 
 def find(path: Path) -> Path | None:
-    """The index of the checkpoint in a folder, or in that of the file that was named."""
+    """Return the index file of the checkpoint in a folder, or in the folder of the given file."""
     folder = path if path.is_dir() else path.parent
     return tensorflow.find(folder) if (folder / CONFIG).is_file() else None
 
@@ -43,8 +44,8 @@ def read_weights(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Te
 
 
 def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """`bert/encoder/layer_3/output/dense/kernel` -> `bert.encoder.layer.3.output.dense.weight`:
-    stored (in, out).
+    """Rename `bert/encoder/layer_3/output/dense/kernel`, (in, out), to
+    `bert.encoder.layer.3.output.dense.weight`.
     """
     *path, last = re.sub(r"layer_(\d+)", r"layer/\1", name).split("/")
     if last == "kernel":
@@ -57,8 +58,8 @@ def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def read_tokenizer(index: Path) -> Tokenizer:
-    """Lower case where the vocabulary has nothing else: the release says it in the folder's name
-    alone.
+    """Return the tokenizer, which lowercases if the vocabulary has no capital letters: the release
+    says so only in the folder's name.
     """
     path = index.parent / "vocab.txt"
     if not path.is_file():

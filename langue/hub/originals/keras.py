@@ -1,9 +1,8 @@
-"""BERT as Keras stores it. What leaves: config, weights and tokenizer in the words of
-`transformers`.
+"""Read BERT as Keras stores it, as config, weights and tokenizer with the names of `transformers`.
 
-Two layouts: a preset of KerasHub (`config.json` of its own kind, `model.weights.h5`,
-`assets/tokenizer/vocabulary.txt`) and the `tf_model.h5` that `transformers` wrote beside its own
-config up to its version 4.
+There are two layouts: a preset of KerasHub (`config.json` of its own kind, `model.weights.h5`,
+`assets/tokenizer/vocabulary.txt`), and the `tf_model.h5` that `transformers` up to version 4 wrote
+beside its own config.
 """
 
 import re
@@ -34,9 +33,9 @@ WORDS = {
     "num_segments": "type_vocab_size",
     "dropout": "hidden_dropout_prob",
 }
-# what a layer says of itself, and the mathematics does not hang on
+# keys of a layer that do not affect the computation
 IDLE = ("name", "trainable", "dtype")
-# As KerasHub builds every BERT, whatever the config says.
+# KerasHub builds every BERT with these, whatever the config says.
 FIXED = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-12}
 TABLES = {
     "reversible_embedding": "word",
@@ -56,7 +55,7 @@ PARTS = {
 
 
 def find(path: Path) -> Path | None:
-    """The weights of a preset in a folder, or in that of the file that was named."""
+    """Return the weights of a preset in a folder, or in the folder of the given file."""
     folder = path if path.is_dir() else path.parent
     if not (folder / WEIGHTS).is_file() or not (folder / "config.json").is_file():
         return None
@@ -89,7 +88,8 @@ def read_config(weights: Path) -> dict[str, Any]:
 
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """`layers/transformer_encoder_1/_feedforward_output_dense/vars/0` ->
+    """Return the weights, with names such as
+    `layers/transformer_encoder_1/_feedforward_output_dense/vars/0` changed to
     `bert.encoder.layer.1.output.dense.weight`.
     """
     weights: dict[str, Tensor] = {}
@@ -101,9 +101,11 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
 
 
 def _renamed(name: str, tensor: Tensor, where: str) -> tuple[str, Tensor]:
-    """Names are of classes, with a count from the second on. A map of attention has its heads as a
-    dimension: of the input in the last of the four, (heads, head, out), else of the output, (in,
-    heads, head).
+    """Return the published name and tensor of an array.
+
+    Names consist of class names, with a counter from the second instance on. Attention maps have
+    the heads as a separate dimension: of the input in the output map, (heads, head, out), and of
+    the output in the other three, (in, heads, head).
     """
     found = re.fullmatch(r"layers/([^/]+)/(?:(.+)/)?vars/([01])", name.replace("/_", "/"))
     layer, path, which = found.groups(default="") if found else ("", "", "")
@@ -144,10 +146,11 @@ def read_tokenizer(weights: Path) -> Tokenizer:
 
 
 def from_tf(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`bert/tf_bert_model/bert/encoder/layer_._0/output/dense/kernel:0` ->
-    `bert.encoder.layer.0.output.dense.weight`. The first two parts are the layer and the model that
-    it belongs to; `_._` stands before a list's number, `___` between what Keras calls a layer and
-    its true name.
+    """Rename `bert/tf_bert_model/bert/encoder/layer_._0/output/dense/kernel:0` to
+    `bert.encoder.layer.0.output.dense.weight`.
+
+    The first two parts are the layer and the model to which it belongs. `_._` precedes the index in
+    a list, and `___` separates Keras's name of a layer from its actual name.
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in arrays.items():

@@ -1,10 +1,10 @@
-"""What arrives: a model in llama2.c's file format and its tokenizer (tok512.bin or the like).
-What leaves: both as a Llama checkpoint of the Hub's names.
+"""Read a model in llama2.c's file format, and its tokenizer (such as tok512.bin), as a Llama
+checkpoint with the Hub's names.
 
-The file: seven int32 (dim, hidden, layers, heads, key/value heads, vocabulary, context; a negative
-vocabulary says that the output matrix is its own), then float32 arrays. Its rotary pairs are
-neighbours; ours are half a head apart, so the rows of queries and keys are put in that order. Sizes
-are checked against the file's before anything is read.
+The file consists of seven int32 (dim, hidden, layers, heads, key/value heads, vocabulary, context;
+a negative vocabulary means that the output matrix is not tied) and of float32 arrays. Its rotary
+pairs are adjacent rows and ours are half a head apart, so the rows of queries and keys are
+reordered. The sizes are checked against the file size before anything is read.
 """
 
 import struct
@@ -25,7 +25,7 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 _HEADER = struct.Struct("<7i")
 _TOKENS = "tok*.bin"
-# What there is one of, not one a layer, by its published name.
+# Arrays that exist once, not once per layer -> their published names.
 _ONCE = {
     "embed_tokens": "model.embed_tokens.weight",
     "norm": "model.norm.weight",
@@ -35,9 +35,7 @@ _ONCE |= {"unread": "unread"}
 
 
 def find(path: Path) -> Path | None:
-    """The model file that `path` is, or that lies in it beside its tokenizer; None where there is
-    none.
-    """
+    """Return the model file at `path`, or in it beside its tokenizer, or None."""
     if path.is_file():
         return path if path.suffix == ".bin" and any(path.parent.glob(_TOKENS)) else None
     tokens = set(path.glob(_TOKENS))
@@ -50,7 +48,7 @@ def find(path: Path) -> Path | None:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The header as a Llama config."""
+    """Return the header as a Llama config."""
     sizes = _sizes(file)
     return {
         "model_type": "llama",
@@ -64,7 +62,7 @@ def read_config(file: Path) -> dict[str, Any]:
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": sizes["vocabulary"] > 0,
         "bos_token_id": 1,
-        "eos_token_id": [1, 2],  # a new story's beginning is this one's end
+        "eos_token_id": [1, 2],  # the begin token of the next story also ends this one
     }
 
 
@@ -91,7 +89,7 @@ def _sizes(file: Path) -> dict[str, int]:
 
 
 def _layout(sizes: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
-    """The arrays in the file's order."""
+    """Return the arrays in the file's order."""
     dim = sizes["dim"]
     hidden = sizes["hidden"]
     layers = sizes["layers"]
@@ -111,14 +109,17 @@ def _layout(sizes: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
         ("mlp.up_proj", (layers, hidden, dim)),
         ("norm", (dim,)),
     ]
-    # before its own output matrix, the file keeps cosines and sines that nobody reads
+    # before a separate output matrix, the file has cosines and sines that nothing reads
     if sizes["vocabulary"] < 0:
         arrays += [("unread", (2, sizes["context"], head // 2)), ("lm_head", (vocabulary, dim))]
     return arrays
 
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The weights under a Llama's published names: the file's own pages, queries and keys aside."""
+    """Return the weights under Llama's published names.
+
+    All are mapped pages of the file, except queries and keys.
+    """
     sizes = _sizes(file)
     data = map_file(file)
     offset = _HEADER.size
@@ -141,7 +142,9 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
 
 
 def read_tokenizer(file: Path) -> Tokenizer:
-    """The sentencepiece BPE beside the model: pieces with scores, the likelier merged first."""
+    """Return the sentencepiece BPE beside the model: pieces with scores, the highest score merged
+    first.
+    """
     (path,) = sorted(file.parent.glob(_TOKENS))[:1]
     pieces = _pieces(path)
     vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
@@ -166,7 +169,7 @@ def read_tokenizer(file: Path) -> Tokenizer:
             decoders.Strip(" ", 1, 0),
         ]
     )
-    # what these ids are for, the format says
+    # the format defines the roles of these ids
     unknown, begin, end = (piece for piece, _ in pieces[:3])
     backend.post_processor = processors.TemplateProcessing(
         single=[begin, "$A"], special_tokens=[(begin, 1)]
@@ -182,8 +185,10 @@ def read_tokenizer(file: Path) -> Tokenizer:
 
 
 def _pieces(path: Path) -> list[tuple[str, float]]:
-    """(piece, score) in order: an int32 (the longest piece), then of each a float32, an int32 and
-    so many bytes.
+    """Return (piece, score) in order.
+
+    The file has an int32 (the length of the longest piece) and, for each piece, a float32 score, an
+    int32 length and as many bytes.
     """
     data = path.read_bytes()
     at = 4

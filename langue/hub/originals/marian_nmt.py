@@ -1,12 +1,13 @@
-"""Marian's own release (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as OPUS-MT publishes it:
-one `*.npz`, its options (the array `special:model.yml` inside, else a .yml beside it),
-`*vocab.yml`, `source.spm` and `target.spm`. What leaves: config, weights and tokenizer in the words
-of `transformers`.
+"""Read a release of Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as published by
+OPUS-MT, as config, weights and tokenizer with the names of `transformers`.
 
-Marian begins a target with a vector of zeros; here that is a row of zeros after the vocabulary's,
-called <pad>. As in the Hub's conversions, norms have an epsilon of 1e-5 (Marian: 1e-9) and
-positions turn at 10000^(-2i/D) (Marian: 10000^(-2i/(D-2))), so that numbers are those of
-`transformers`' Marian and near those of Marian itself.
+A release consists of one `*.npz`, its options (in the array `special:model.yml`, or in a .yml
+beside it), `*vocab.yml`, `source.spm` and `target.spm`.
+
+Marian begins a target with a zero vector; here this is a row of zeros after the vocabulary's rows,
+called <pad>. As in the Hub's conversions, norms have an epsilon of 1e-5 (Marian: 1e-9), and
+positions have frequencies 10000^(-2i/D) (Marian: 10000^(-2i/(D-2))), so that results equal those of
+`transformers`' Marian and approximate those of Marian itself.
 """
 
 import re
@@ -31,7 +32,7 @@ from langue.hub.originals.marian_options import (
 from langue.text.tokenizers.marian import sides
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-NEVER = -10_000.0  # the output bias of rows that Marian does not have: it never writes them
+NEVER = -10_000.0  # output bias of rows that Marian lacks, so that these are never generated
 LAYER = re.compile(r"(encoder|decoder)_l(\d{1,4})_(self|context|ffn)_(\w+)")
 SIDES = ("encoder", "decoder")
 PARTS = {f"{kind}{part}": f"{part}_proj" for kind in "Wb" for part in "qkv"} | {
@@ -44,7 +45,9 @@ ATTENTION = {"self": "self_attn", "context": "encoder_attn"}
 
 
 def find(path: Path) -> Path | None:
-    """The weights that `path` is or that lie in it, its optimiser's state aside."""
+    """Return the weights at `path` or in it, ignoring optimiser state; ModelError if there are
+    several.
+    """
     if not path.is_dir():
         return path if path.suffix == ".npz" and path.is_file() else None
     found = sorted(file for file in path.glob("*.npz") if not file.name.endswith(".optimizer.npz"))
@@ -61,9 +64,7 @@ def find(path: Path) -> Path | None:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The options as a config of the Hub's; each size is checked against the file's arrays before
-    it is believed.
-    """
+    """Return the options as a config of the Hub; all sizes are checked against the arrays."""
     options = options_of(file)
     shapes = npz.shapes(file)
     tables, shared, tied = tables_of(options)
@@ -90,7 +91,8 @@ def read_config(file: Path) -> dict[str, Any]:
     end = vocabularies(file)[1].get("</s>", 0)
     return {
         "model_type": "marian",
-        "vocab_size": max(source, target) + 1,  # <pad>, the decoder's, is a row of both tables
+        # <pad>, the decoder's start token, is a row of both tables
+        "vocab_size": max(source, target) + 1,
         "decoder_vocab_size": target + 1,
         "share_encoder_decoder_embeddings": shared and tied,
         "tie_word_embeddings": tied,
@@ -99,7 +101,7 @@ def read_config(file: Path) -> dict[str, Any]:
         **{f"{side}_ffn_dim": width for side, width in zip(SIDES, wide, strict=True)},
         **{f"{side}_attention_heads": heads for side in SIDES},
         "activation_function": options.get("transformer-ffn-activation", "swish"),
-        # the Hub's conversions have dim, which is 512 in most
+        # the Hub's conversions use dim, which usually is 512
         "max_position_embeddings": max(dim, 512),
         "scale_embedding": True,
         "pad_token_id": target,
@@ -146,7 +148,11 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
 
 
 def renamed(name: str) -> str | None:
-    """`encoder_l1_self_Wq`, (in, out), -> `model.encoder.layers.0.self_attn.q_proj.weight`."""
+    """Return the published name of a layer's weight, or None if it is unknown.
+
+    For example `encoder_l1_self_Wq`, (in, out), is
+    `model.encoder.layers.0.self_attn.q_proj.weight`.
+    """
     found = LAYER.fullmatch(name)
     if found is None:
         return None
@@ -164,12 +170,12 @@ def renamed(name: str) -> str | None:
 
 
 def _rows(table: Tensor, count: int, holder: DtypeConverter) -> Tensor:
-    """The table with rows of zeros below, `count` in all."""
+    """Pad the table with rows of zeros to `count` rows."""
     return holder.stack([table, table.new_zeros(count - len(table), table.shape[1])])
 
 
 class _Release(Tokenizer):
-    """One that is saved with the vocabularies, which the release has as .yml."""
+    """A tokenizer that is saved with its vocabularies, which the release stores as .yml."""
 
     files: dict[str, dict[str, int]]
 
@@ -197,7 +203,7 @@ def read_tokenizer(file: Path) -> Tokenizer:
         found = sides((spm[0], spm[1]), (ids[0], ids[1]), where=str(file.parent))
     except LangueError:
         raise
-    except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
+    except Exception as error:  # `tokenizers` raises plain Exception
         raise ModelError(
             f"the tokenizer cannot be read: {error}", where=str(file.parent)
         ) from error

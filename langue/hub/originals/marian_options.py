@@ -1,6 +1,7 @@
-"""What arrives: the options and vocabularies of a Marian release, YAML beside its .npz or inside,
-which may be hostile. What leaves: texts by name, checked for what changes the mathematics; and the
-vocabularies' numbers.
+"""Read and check the options and vocabularies of a Marian release.
+
+They are YAML files beside the .npz, or an array inside it, and may be malicious. Options are texts
+by name, which are checked if they affect the computation; vocabularies are ids by name.
 """
 
 import re
@@ -13,8 +14,8 @@ from langue.formats import npz
 OPTIONS = "special:model.yml"
 MOST_YAML = 64 * 2**20  # bytes
 OFF = ("", "false")
-# Options that change what is computed, with the values that leave it as our Marian has it. Dropout
-# (d) is training's.
+# Options that affect the computation, with the values that our Marian implements. Dropout (d) only
+# matters in training.
 KNOWN: dict[str, tuple[str, ...]] = {
     "type": ("transformer",),
     "right-left": OFF,
@@ -23,7 +24,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "lemma-dim-emb": ("0",),
     "lemma-dependency": OFF,
     "input-types": ("", "sequence sequence"),
-    # its gelu is x sigmoid(1.702 x), nobody else's
+    # Marian's gelu is x sigmoid(1.702 x), unlike anyone else's
     "transformer-ffn-activation": ("swish", "relu"),
     "transformer-ffn-depth": ("2",),
     "transformer-decoder-ffn-depth": ("0", "2"),
@@ -38,7 +39,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "transformer-decoder-autoreg": ("self-attention",),
     "transformer-tied-layers": ("",),
 }
-# Those of training, of initial values, of alignments, or of the kinds of layers refused above.
+# Options of training, initialisation or alignment, or of kinds of layers that are refused above.
 INERT = re.compile(
     r"transformer-(heads|dim-ffn|decoder-dim-ffn|dropout.*|depth-scaling|guided-alignment-layer|.*aan.*|rnn-projection)"
 )
@@ -46,7 +47,7 @@ Flat = dict[str, str | list[str]]
 
 
 def options_of(file: Path) -> Flat:
-    """The options of the architecture, those that change what is computed checked."""
+    """Return the options of the architecture; those that affect the computation are checked."""
     inside = npz.read(file, OPTIONS).get(OPTIONS)
     options = _beside(file) if inside is None else _parse(inside.tobytes().rstrip(b"\0"), file)
     for key, value in options.items():
@@ -65,7 +66,7 @@ def options_of(file: Path) -> Flat:
 
 
 def _beside(file: Path) -> Flat:
-    """The options that lie beside the weights, the more special ones last."""
+    """Return the options in files beside the weights; more specific files override others."""
     others = sorted(file.parent.glob("*.npz.yml"))
     special = [file.with_name(file.name + end) for end in (".decoder.yml", ".yml")]
     paths = [file.parent / "decoder.yml", *(others if len(others) == 1 else []), *special]
@@ -75,8 +76,8 @@ def _beside(file: Path) -> Flat:
 
 
 def tables_of(options: Flat) -> tuple[tuple[str, str], bool, bool]:
-    """The two embeddings' names, whether they are one, and whether the output matrix is the
-    target's.
+    """Return the names of the two embeddings, whether they are one table, and whether the output
+    matrix is tied to the target's.
     """
     every, source, output = (
         options.get(f"tied-embeddings{end}") == "true" for end in ("-all", "-src", "")
@@ -98,7 +99,7 @@ def _number(value: Any) -> int | None:
 
 
 def words(value: Any) -> list[str]:
-    """A list's entries, or the one word that it is."""
+    """Return the entries of a list, or a single word as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
@@ -109,11 +110,12 @@ def read_yaml(path: Path) -> Flat:
 
 
 def _parse(data: bytes, path: Path) -> Flat:
-    """A mapping of names to texts or lists of texts. Nothing is made of a text, so that `no` and
-    `1e5` stay what they are; and the parser's events are read one by one, since its own tree can be
-    so deep that the process dies of it.
+    """Parse a mapping from names to texts or lists of texts.
+
+    Texts are not interpreted, so that `no` and `1e5` stay texts. The parser's events are read one
+    by one, because a nested document could be so deep that building its tree crashes the process.
     """
-    import yaml  # of huggingface_hub's
+    import yaml  # a dependency of huggingface_hub
 
     content: Flat = {}
     key: str | None = None
@@ -144,7 +146,7 @@ def _parse(data: bytes, path: Path) -> Flat:
 
 
 def _take(content: Flat, key: str | None, value: str, depth: int) -> str | None:
-    """Put a text where it belongs; what the key is afterwards."""
+    """Store a text where it belongs, and return the key that is current afterwards."""
     if depth == 1 and key is None:
         if value in content:
             raise ValueError(f"{value!r} is there twice")
@@ -159,7 +161,7 @@ def _take(content: Flat, key: str | None, value: str, depth: int) -> str | None:
 
 
 def vocabularies(file: Path) -> list[dict[str, int]]:
-    """The names' numbers of the source and of the target, which may be one file's."""
+    """Return the ids by name of source and target vocabulary, which may be the same file."""
     folder = file.parent
     paths = [folder / Path(name).name for name in words(_beside(file).get("vocabs"))]
     if len(paths) != 2 or not all(path.is_file() for path in paths):

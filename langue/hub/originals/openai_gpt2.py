@@ -1,6 +1,7 @@
-"""OpenAI's release of GPT-2: `model.ckpt.*`, `hparams.json`, `encoder.json` and `vocab.bpe`
-(github.com/openai/gpt-2). What leaves: config, weights and tokenizer in the words of
-`transformers`.
+"""Read OpenAI's release of GPT-2 as config, weights and tokenizer with the names of `transformers`.
+
+The release consists of `model.ckpt.*`, `hparams.json`, `encoder.json` and `vocab.bpe`
+(github.com/openai/gpt-2).
 """
 
 import re
@@ -47,8 +48,10 @@ def read_config(index: Path) -> dict[str, Any]:
 
 
 def read_weights(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """`model/h3/attn/c_attn/w`, (1, in, out), is `transformer.h.3.attn.c_attn.weight`, (in, out)
-    there too.
+    """Return the weights under the names of `transformers`.
+
+    `model/h3/attn/c_attn/w`, (1, in, out), becomes `transformer.h.3.attn.c_attn.weight`, which is
+    also (in, out).
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in tensorflow.read(index, weights_dtype).items():
