@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import langue
 from langue.cli import run
-from langue.errors import RunError
+from langue.errors import ModelError, RunError
 from langue.hub.families.registry import FAMILIES
 from langue.runs.show import print_model
 from tests.tiny import CONFIG, tiny_bert
@@ -110,12 +110,12 @@ def test_what_is_no_reference_is_said(tmp_path, content):
         file.write_bytes(content)
     outcome = langue.verify(folder, reference=file)
     assert not outcome["ok"] and str(file) in str(outcome["checks"])
-    outcome = langue.verify(folder, reference=tmp_path / "none", store=tmp_path / "new")
-    assert (
-        not outcome["ok"]
-        and "--store" in str(outcome["checks"])
-        and not (tmp_path / "new").exists()
-    )
+
+
+def test_a_reference_that_is_not_there_is_said_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ModelError, match="no such reference; make one: .* --store FILE"):
+        langue.verify("no/where", reference=tmp_path / "none", store=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_convert_writes_what_loads(tmp_path, capsys):
