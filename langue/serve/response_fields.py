@@ -1,4 +1,4 @@
-"""The fields of `/v1/responses`: which are followed, and which are refused."""
+"""The fields of `/v1/responses`, supported and unsupported."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ class InputMessage(Fields):
 
 
 class InputCall(Fields):
-    """A call of a function that the model made before."""
+    """An earlier function call of the model."""
 
     type: Literal["function_call"]
     call_id: str
@@ -50,7 +50,7 @@ class InputCall(Fields):
 
 
 class InputOutput(Fields):
-    """What a function gave."""
+    """The result of a function call."""
 
     type: Literal["function_call_output"]
     call_id: str
@@ -60,21 +60,21 @@ class InputOutput(Fields):
 
 
 class SummaryText(Fields):
-    """A part of a summary of a thought."""
+    """A part of a summary of reasoning."""
 
     type: Literal["summary_text"]
     text: Text
 
 
 class ThoughtText(Fields):
-    """A part of a thought."""
+    """A part of reasoning."""
 
     type: Literal["reasoning_text"]
     text: Text
 
 
 class InputThought(Fields):
-    """What the model thought before."""
+    """Earlier reasoning of the model."""
 
     type: Literal["reasoning"]
     content: list[ThoughtText] | None = Field(default=None, description=EARLIER)
@@ -85,7 +85,7 @@ class InputThought(Fields):
 
 
 class Reasoning(Fields):
-    """How is to be thought."""
+    """Settings of the reasoning."""
 
     effort: Effort | None = None
     refused: ClassVar[Refused] = {
@@ -97,7 +97,7 @@ class Reasoning(Fields):
 
 
 class FunctionTool(FunctionFields):
-    """A function, as this route has it."""
+    """A function, in the format of this route."""
 
     type: Literal["function"]
 
@@ -110,13 +110,13 @@ class NamedTool(Fields):
 
 
 class Format(SchemaFields):
-    """What form the answer has."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str = "answer"
 
     def schema_asked(self) -> dict[str, Any] | None:
-        """What the answer must be; None where it is free."""
+        """Return the schema of the answer; None if it is free text."""
         if self.type == "text":
             return None
         if self.type == "json_object" or self.schema_ is None:
@@ -125,7 +125,7 @@ class Format(SchemaFields):
 
 
 class TextFields(Fields):
-    """Of the text that is answered."""
+    """Settings of the answer's text."""
 
     format: Format | None = None
     refused: ClassVar[Refused] = {
@@ -134,7 +134,7 @@ class TextFields(Fields):
 
 
 class ResponseStreamOptions(Fields):
-    """What is told in a stream beside the text."""
+    """What a stream contains in addition to the text."""
 
     refused: ClassVar[Refused] = {"include_obfuscation": ((False,), "streams are not padded")}
 
@@ -152,7 +152,7 @@ class ResponseFields(Fields):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
-    # thoughts are told whole, and none is hidden that could be included
+    # reasoning is always returned in full, so including it changes nothing
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None
     )
@@ -167,7 +167,7 @@ class ResponseFields(Fields):
     user: str | None = Field(default=None, description=LABELS)
     safety_identifier: str | None = Field(default=None, description=LABELS)
     prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
-    # nothing is kept of a call, which clients that send null or nothing do not know
+    # nothing of a call is stored; clients that send null or leave the field out are not told
     refused: ClassVar[Refused] = {
         "access_programs": (([],), "leave it out"),
         "background": ((False,), "wait for the answer, or stream it"),
@@ -190,7 +190,7 @@ class ResponseFields(Fields):
     }
 
     def conversation(self) -> list[MessageFields]:
-        """The input as messages."""
+        """Return the input as messages."""
         found = []
         if self.instructions is not None:
             found.append(MessageFields(role="system", content=self.instructions))
@@ -205,7 +205,7 @@ class ResponseFields(Fields):
                 called = CalledFunction(name=item.name, arguments=item.arguments)
                 call = ToolCall(id=item.call_id, type="function", function=called)
                 last = found[-1] if found else None
-                if last is not None and last.tool_calls:  # made together
+                if last is not None and last.tool_calls:  # parallel calls of one turn
                     last.tool_calls.append(call)
                 else:
                     found.append(MessageFields(role="assistant", tool_calls=[call]))
@@ -220,7 +220,7 @@ class ResponseFields(Fields):
         return found
 
     def chosen_tools(self) -> Tools:
-        """The tools, and what is said of their use."""
+        """Return the tools, and the constraints on their use."""
         given = [
             ToolFields(
                 type="function",
