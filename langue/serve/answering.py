@@ -1,5 +1,5 @@
-"""What arrives: a call that a model writes an answer to. What leaves: the answer, whole or as a
-stream; and the model let go of, however it ends.
+"""The common course of calls that generate text: takes a call; returns its answer, complete or as a
+stream, and releases the model however the call ends.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -20,16 +20,16 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 class Written(Protocol):
-    """What a route makes of a call."""
+    """The work of one call, as each route implements it."""
 
     async def start(self) -> None:
-        """Queue it. ApiError where it cannot be answered."""
+        """Queue the call; raise ApiError if it cannot be answered."""
 
     async def whole(self) -> dict[str, Any]:
-        """The answer."""
+        """Return the complete answer."""
 
     def events(self) -> AsyncIterator[str]:
-        """The answer, as it comes."""
+        """Yield the answer as server-sent events."""
 
 
 async def answer(
@@ -39,7 +39,11 @@ async def answer(
     *,
     done: bool = True,
 ) -> Response:
-    """What `make` gives for the fields, whole or as a stream. done: as in `EventStream`."""
+    """Run the work that `make` creates for the fields, and respond with the whole answer or a
+    stream.
+
+    done: as in `EventStream`.
+    """
     state = state_of(request)
     call = request.state.call
     call.model = fields.model

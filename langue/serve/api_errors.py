@@ -1,5 +1,5 @@
-"""What arrives: what is wrong with a call. What leaves: an answer as OpenAI's clients read it,
-`{"error": {"message", "type", "param", "code"}}`.
+"""Error responses: take what is wrong with a call; return it in the form that OpenAI's clients
+read, `{"error": {"message", "type", "param", "code"}}`.
 """
 
 import re
@@ -33,7 +33,7 @@ class Error(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of an answer that is none."""
+    """The body of an error response."""
 
     error: Error
 
@@ -50,7 +50,9 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """status: of HTTP; param: the field that is wrong; code: what programs tell errors by."""
+        """status: HTTP status. param: the invalid field. code: identifies the kind of error to
+        programs.
+        """
         super().__init__(message)
         self.status = status
         self.message = message
@@ -59,7 +61,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """What is sent."""
+        """Return the JSON of the response."""
         kind = TYPES.get(self.status)
         if kind is None:
             kind = TYPES[400] if self.status < 500 else "server_error"
@@ -68,8 +70,10 @@ class ApiError(Exception):
 
 
 def of_langue(error: LangueError, param: str | None = None) -> ApiError:
-    """What a user can mend. param: the field, where the error does not begin with an option's name
-    or say in which form it is.
+    """Return an error that the user can fix as an ApiError.
+
+    param: the field, unless the error starts with an option's name or its `where` names a form of
+    constraint.
     """
     named = _OPTION.match(error.what)
     if named is not None:
@@ -80,13 +84,13 @@ def of_langue(error: LangueError, param: str | None = None) -> ApiError:
 
 
 def busy(message: str, seconds: float) -> ApiError:
-    """Too much at once; seconds: after which to try again."""
+    """Return the error for too many calls at once; seconds: when to retry."""
     after = {"Retry-After": str(max(1, round(seconds)))}
     return ApiError(429, message, code="rate_limit_exceeded", headers=after)
 
 
 def too_long(given: int, asked: int, positions: int, param: str) -> ApiError:
-    """A prompt that does not fit, with both counts."""
+    """Return the error for a prompt that does not fit, with both token counts."""
     what = f"This model's maximum context length is {positions:,} tokens. However, you requested"
     parts = f"{given:,} in the prompt" + (f" and {asked:,} for the completion" if asked else "")
     return ApiError(
@@ -98,9 +102,9 @@ def too_long(given: int, asked: int, positions: int, param: str) -> ApiError:
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first thing that is wrong with the fields of a call, by pydantic's list."""
-    # What is there and wrong tells more than what would be missing if it were right; and of the
-    # kinds that a field may be of, that one is meant which goes deepest.
+    """Return the most relevant of pydantic's validation errors."""
+    # A wrong value says more than a missing one, which may be due to the former. Among the
+    # alternatives of a union, the error with the longest path is of the one that was meant.
     first = min(errors, key=lambda each: (each.get("type") == "missing", -len(each["loc"])))
     kind = str(first.get("type", ""))
     name = ".".join(_path(first.get("loc", ()))) or None
@@ -121,7 +125,7 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
 
 
 def _path(place: Sequence[Any]) -> list[str]:
-    """Where a field stands, without pydantic's names of the kinds that it may be of."""
+    """Return the path of a field, without pydantic's names for the alternatives of a union."""
     found = []
     for part in place:
         is_field = isinstance(part, int) or _FIELD.fullmatch(part) and part not in _KINDS

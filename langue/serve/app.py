@@ -1,4 +1,6 @@
-"""What arrives: models and limits. What leaves: an application of all routes, behind its guard."""
+"""The ASGI application: takes models and limits; returns an application with all routes, behind its
+guard.
+"""
 
 import asyncio
 import contextlib
@@ -29,22 +31,22 @@ from langue.serve.models import Named, Shelf
 from langue.serve.site import add_site
 from langue.serve.state import State, state_of
 
-# in the place of FastAPI's own error, whose shape is another
+# replaces FastAPI's own error schema in the OpenAPI description
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The call cannot be answered as it is."},
     "5XX": {"model": ErrorBody, "description": "The server cannot answer it now."},
 }
-TRIM = 10.0  # seconds between two times that free memory is given back
+TRIM = 10.0  # seconds between returns of freed memory to the system
 
 
 def make_app(state: State, doors: Doors) -> App:
-    """The whole server but for its socket."""
+    """Return the whole server except for its socket."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             await state.shelf.load_first()
-        except ApiError as error:  # who runs the server tells it, in one line
+        except ApiError as error:  # the server reports it in one line
             state.failure = error
         upkeep = [asyncio.create_task(state.shelf.unload_idle()), asyncio.create_task(_trim())]
         try:
@@ -54,7 +56,7 @@ def make_app(state: State, doors: Doors) -> App:
                 task.cancel()
             await state.shelf.close()
 
-    # its own pages of documentation load scripts from elsewhere
+    # FastAPI's documentation pages are off, since they load scripts from other sites
     app = FastAPI(
         title="langue", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
@@ -62,7 +64,7 @@ def make_app(state: State, doors: Doors) -> App:
     for routes in (chat, completions, responses, embeddings, tasks, decisions, tokenizing):
         app.include_router(routes.router, responses=ERRORS)
     _add_errors(app)
-    _add_own(app)
+    _add_server_routes(app)
     add_site(app)
     _describe_models(app, state)
     inner: Any = app
@@ -80,14 +82,14 @@ def make_app(state: State, doors: Doors) -> App:
 
 
 async def _trim() -> None:
-    """Now and then, what large calls have left free is given back to the system."""
+    """Regularly return memory that large calls have freed to the system."""
     while share_heaps():
         await asyncio.sleep(TRIM)
         await asyncio.to_thread(give_freed_memory)
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Answer every error in OpenAI's shape."""
+    """Answer every error in OpenAI's format."""
 
     def answer(error: ApiError) -> JSONResponse:
         return JSONResponse(error.body(), error.status, error.headers)
@@ -120,30 +122,30 @@ def _add_errors(app: FastAPI) -> None:
         return answer(ApiError(500, what, code="internal_error"))
 
 
-def _add_own(app: FastAPI) -> None:
-    """What tells of the server itself."""
+def _add_server_routes(app: FastAPI) -> None:
+    """Add the routes about the server itself."""
 
     @app.get("/v1/models", responses=ERRORS)
     async def models(request: Request) -> dict[str, Any]:
-        """The models that may be asked for."""
+        """List the models that can be used."""
         shelf = state_of(request).shelf
         found = [_as_model(each, shelf) for each in shelf.named.values()]
         return {"object": "list", "data": found}
 
     @app.get("/v1/models/{id:path}", responses=ERRORS)
     async def model(id: str, request: Request) -> dict[str, Any]:
-        """One of them."""
+        """Describe one model."""
         shelf = state_of(request).shelf
         return _as_model(shelf.find(id), shelf)
 
     @app.get("/live")
     async def live() -> dict[str, str]:
-        """Whether there is a server; no key is needed."""
+        """Return 200 while the server runs; needs no key."""
         return {"status": "ok"}
 
     @app.get("/health", responses=ERRORS)
     async def health(request: Request) -> Response:
-        """Whether every model moves on with what it was given."""
+        """Return 200 if no model hangs in a step, else 503."""
         shelf = state_of(request).shelf
         models = {each.id: each.worker.is_well for each in shelf.loaded.values()}
         is_well = all(models.values())
@@ -153,21 +155,21 @@ def _add_own(app: FastAPI) -> None:
 
     @app.get("/ready", responses=ERRORS)
     async def ready(request: Request) -> Response:
-        """Whether calls are welcome."""
+        """Return 200 while new calls are accepted, else 503."""
         is_ending = state_of(request).is_ending
         status = {"status": "ending" if is_ending else "ready"}
         return JSONResponse(status, 503 if is_ending else 200)
 
     @app.get("/metrics", responses=ERRORS, response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
-        """What has happened, for Prometheus."""
+        """Return the metrics in Prometheus' format."""
         state = state_of(request)
-        _measure(state)
+        _update_gauges(state)
         return PlainTextResponse(state.metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _describe_models(app: FastAPI, state: State) -> None:
-    """Have the OpenAPI description list the models that calls may name."""
+    """List the available models in the OpenAPI description."""
     make = app.openapi
 
     def describe() -> dict[str, Any]:
@@ -184,18 +186,19 @@ def _describe_models(app: FastAPI, state: State) -> None:
     app.openapi = describe  # type: ignore[method-assign]
 
 
-def _measure(state: State) -> None:
+def _update_gauges(state: State) -> None:
     for each in state.shelf.loaded.values():
         engine = each.worker.engine
         if engine is None:
             continue
         load = engine.load
-        for name, value in (
-            ("langue_requests_waiting", load.waiting),
-            ("langue_requests_running", load.running),
-            ("langue_cache_use_ratio", load.used),
-            ("langue_cache_known_ratio", load.known),
-        ):
+        gauges = {
+            "langue_requests_waiting": load.waiting,
+            "langue_requests_running": load.running,
+            "langue_cache_use_ratio": load.used,
+            "langue_cache_known_ratio": load.known,
+        }
+        for name, value in gauges.items():
             state.metrics.set(name, value, model=each.id)
 
 

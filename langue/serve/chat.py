@@ -1,6 +1,4 @@
-"""What arrives: a conversation, at `/v1/chat/completions`. What leaves: the answer, whole or as it
-comes.
-"""
+"""`/v1/chat/completions`: takes a conversation; returns the answer, complete or as a stream."""
 
 import secrets
 import time
@@ -32,13 +30,13 @@ router = APIRouter()
 
 @router.post("/v1/chat/completions", responses=STREAMED)
 async def chat_completions(fields: ChatFields, request: Request) -> Response:
-    """Answer a conversation, by the model's own chat template."""
+    """Answer a conversation, using the model's own chat template."""
     fields.check_stream()
     return await answer(fields, request, _Chat)
 
 
 class _Chat:
-    """One call."""
+    """The work of one call."""
 
     def __init__(self, fields: ChatFields, loaded: Loaded, answers: Answers) -> None:
         self.fields = fields
@@ -57,7 +55,7 @@ class _Chat:
             raise ApiError(400, what, param="top_logprobs", code="invalid_value")
 
     async def start(self) -> None:
-        """Queue it. ApiError where it cannot be answered."""
+        """Queue the call; raise ApiError if it cannot be answered."""
         fields = self.fields
         must_write(self.loaded)
         check_template(self.loaded, self.tools.may_call)
@@ -98,7 +96,7 @@ class _Chat:
         )
 
     async def whole(self) -> dict[str, Any]:
-        """All answers."""
+        """Return all answers."""
         found = await self.answers.whole()
         choices = [self._choice(index, each) for index, each in enumerate(found)]
         head = {**self.head, "object": "chat.completion"}
@@ -134,7 +132,7 @@ class _Chat:
         return self.loaded.tokens.chat_logprobs(choices)
 
     async def events(self) -> AsyncIterator[str]:
-        """What is answered, as it comes."""
+        """Yield the answers as they are generated."""
         for index in range(self.fields.n or 1):
             yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
         texts: dict[int, str] = {}
@@ -187,14 +185,14 @@ def _form_param(tools: Tools, asked: Any) -> str | None:
 
 
 def must_write(loaded: Loaded) -> None:
-    """ApiError where a model does not go on from prompts."""
+    """Raise ApiError unless the model can generate text."""
     if not loaded.writes and loaded.worker.room == 0:
         what = f"The model '{loaded.id}' does not generate text; use the route for its task"
         raise ApiError(400, what, param="model", code="model_not_supported")
 
 
 def form_of(options: dict[str, Any], tools: Tools, asked: Any) -> dict[str, Any] | None:
-    """The schema that an answer is held to. ApiError where two are asked for."""
+    """Return the schema that constrains the answer; raise ApiError if two are requested."""
     schema: dict[str, Any] | None = None if asked is None else asked.schema_asked()
     forced = tools.schema()
     own = [name for name in FORMS if name in options]

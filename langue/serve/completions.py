@@ -1,5 +1,5 @@
-"""What arrives: beginnings, at `/v1/completions`, as texts or token ids. What leaves: what the
-model goes on with; with `echo` and `logprobs`, what it thinks of the beginning.
+"""`/v1/completions`: takes prompts as texts or token ids; returns their continuations and, with
+`echo` and `logprobs`, the log-probabilities of the prompts.
 """
 
 import secrets
@@ -19,18 +19,18 @@ from langue.serve.sse import DONE, event
 from langue.serve.writing import Answers, Asked, Piece
 
 router = APIRouter()
-NEW_TOKENS = 16  # where max_tokens is not given, as OpenAI has it
+NEW_TOKENS = 16  # default of max_tokens, as in OpenAI's API
 
 
 @router.post("/v1/completions", responses=STREAMED)
 async def completions(fields: CompletionFields, request: Request) -> Response:
-    """Go on from texts or token ids; of an encoder-decoder: from sources."""
+    """Continue texts or token ids; for an encoder-decoder, generate from sources."""
     fields.check_stream()
     return await answer(fields, request, _Completions)
 
 
 class _Completions:
-    """One call."""
+    """The work of one call."""
 
     def __init__(self, fields: CompletionFields, loaded: Loaded, answers: Answers) -> None:
         self.fields = fields
@@ -38,7 +38,7 @@ class _Completions:
         self.answers = answers
         self.prompts = as_list(fields.prompt)
         self.n = fields.n or 1
-        # nothing new is asked for: what is written is left off
+        # max_tokens=0: the one token that is generated is not returned
         self.is_only_echo = fields.max_tokens == 0
         self.head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
@@ -48,7 +48,7 @@ class _Completions:
         }
 
     async def start(self) -> None:
-        """Queue it. ApiError where it cannot be answered."""
+        """Queue the call; raise ApiError if it cannot be answered."""
         must_write(self.loaded)
         fields = self.fields
         options = fields.options()
@@ -60,7 +60,7 @@ class _Completions:
         await self.answers.start(asked)
 
     def _echo(self, index: int) -> str:
-        """The text before the answer, where it is asked for."""
+        """Return the prompt's text if `echo` is set, else an empty text."""
         if not self.fields.echo:
             return ""
         prompt = self.prompts[index // self.n]
@@ -69,7 +69,7 @@ class _Completions:
         return self.loaded.model.tokenizer.decode(self.answers.prompts[index // self.n])
 
     async def whole(self) -> dict[str, Any]:
-        """All answers."""
+        """Return all answers."""
         found = await self.answers.whole()
         choices = [self._choice(index, each) for index, each in enumerate(found)]
         return {**self.head, "choices": choices, "usage": self._usage()}
@@ -93,13 +93,13 @@ class _Completions:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
     async def events(self) -> AsyncIterator[str]:
-        """What is written, as it comes."""
+        """Yield the texts as they are generated."""
         offsets: dict[int, int] = {}
         begun = set[int]()
         async for piece in self.answers.pieces():
             index = piece.index
             if self.is_only_echo or self._waits_for_echo(index, begun):
-                # what is known of the prompt is told with the first token
+                # the prompt's log-probabilities are only known with the completion
                 if piece.completion is None:
                     continue
                 begun.add(index)
@@ -111,7 +111,9 @@ class _Completions:
         yield DONE
 
     def _waits_for_echo(self, index: int, begun: set[int]) -> bool:
-        """Whether log-probabilities of the prompt are told too, which come at the end."""
+        """Return whether the log-probabilities of the prompt are still to be sent, which come at
+        the end.
+        """
         return bool(self.fields.echo) and self.fields.logprobs is not None and index not in begun
 
     def _part(self, piece: Piece, offsets: dict[int, int], begun: set[int]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What arrives: messages and tools as clients send them. What leaves: the tokens that a model goes
-on from, by its own chat template; and what of an answer is a call of a tool.
+"""Conversations: takes messages and tools in OpenAI's format; returns the prompt tokens, rendered
+by the model's chat template, and extracts tool calls from answers.
 
-Models write calls in forms of their own. These are read: `<tool_call>{...}</tool_call>` (Hermes,
-Qwen), a list after `[TOOL_CALLS]` (Mistral), and an answer that is nothing but JSON of a known
-function (Llama 3). A call that must come is held to its form, and cannot be anything else.
+Models write tool calls in different formats. These are recognised: `<tool_call>{...}</tool_call>`
+(Hermes, Qwen), a list after `[TOOL_CALLS]` (Mistral), and an answer that is nothing but the JSON of
+a call of a known function (Llama 3). A required call is generated under a JSON Schema, and cannot
+be anything else.
 """
 
 import json
@@ -19,20 +20,22 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 MARKS = ("<tool_call>", "[TOOL_CALLS]")
 CLOSING = "</tool_call>"
-# what a template is told of by fields of their own
+# variables that the template gets from other fields
 OWN_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
 
 
 def plain_text(content: str | Sequence[TextPart] | None) -> str:
-    """The text of a message's parts."""
+    """Return the text of a message's parts."""
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text for part in content)
 
 
 def as_template_has_them(messages: Sequence[MessageFields]) -> list[dict[str, Any]]:
-    """The messages as chat templates know them: `developer` is `system`, parts are one text, and
-    the arguments of calls are objects. ApiError names what is wrong.
+    """Return the messages in the form that chat templates expect: `developer` becomes `system`,
+    parts become one text, and arguments of tool calls become objects.
+
+    Raises ApiError with the invalid field.
     """
     out = []
     for index, message in enumerate(messages):
@@ -87,7 +90,7 @@ def _arguments(text: str, where: str) -> Any:
 
 
 def check_template(loaded: Loaded, tools: bool) -> None:
-    """ApiError where the model is not one for conversation, or knows no tools."""
+    """Raise ApiError if the model has no chat template, or one without tools."""
     template = loaded.template
     if template is None:
         what = "The model has no chat template; use /v1/completions, or a chat model"
@@ -102,9 +105,11 @@ def check_template(loaded: Loaded, tools: bool) -> None:
 def template_variables(
     loaded: Loaded, given: Mapping[str, Any] | None, effort: str | None, param: str
 ) -> dict[str, Any]:
-    """What a call has the template know beside its messages. effort: of thinking, by templates that
-    know it, or `none`, by those that can leave thoughts out. ApiError where the template does not
-    read what is given. param: the field of the effort.
+    """Return the template variables of a call in addition to its messages.
+
+    effort: the reasoning effort, for templates that read it; `none` also works with templates that
+    can disable thinking. param: the field with the effort. Raises ApiError if the template does not
+    read a given variable.
     """
     template = loaded.template or ""
     found = dict(given or {})
@@ -131,7 +136,7 @@ def rendered(
     variables: Mapping[str, Any] | None = None,
     begins_answer: bool = True,
 ) -> str:
-    """The text of a conversation, by the model's template."""
+    """Render a conversation with the model's chat template."""
     try:
         text = loaded.model.tokenizer.chat(
             messages, begins_answer, tools=tools, variables=variables, templates=loaded.templates
@@ -143,19 +148,19 @@ def rendered(
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of a conversation's text."""
+    """Return the token ids of a rendered conversation."""
     try:
         text.encode()
     except UnicodeEncodeError:
         what = "a text contains a lone surrogate"
         raise ApiError(400, what, param="messages", code="invalid_value") from None
-    # the template has written the special tokens
+    # the template has already written the special tokens
     ids: list[int] = tokenizer.backend.encode(text, add_special_tokens=False).ids
     return ids
 
 
 class Tools:
-    """The tools of one call, and what is said of their use."""
+    """The tools of one call, and the constraints on their use."""
 
     def __init__(
         self,
@@ -163,7 +168,7 @@ class Tools:
         choice: str | ToolChoice | None,
         parallel: bool | None,
     ) -> None:
-        """ApiError where a tool is chosen that there is not."""
+        """Raise ApiError if the chosen tool does not exist, or a name occurs twice."""
         self.given = list(tools or ())
         self.names = [tool.function.name for tool in self.given]
         self.is_single = parallel is False
@@ -183,13 +188,13 @@ class Tools:
         self.allowed = [chosen] if chosen is not None else self.names
 
     def for_template(self) -> list[dict[str, Any]] | None:
-        """As chat templates know them; None where the model is not to know of any."""
+        """Return the tools for the chat template; None if the model may not call any."""
         if not self.may_call:
             return None
         return [tool.model_dump(exclude_none=True) for tool in self.given]
 
     def schema(self) -> dict[str, Any] | None:
-        """What the answer must be where a tool must be called."""
+        """Return the schema of the answer if a tool must be called."""
         if not self.must_call:
             return None
         either = []
@@ -206,7 +211,7 @@ class Tools:
                 }
             )
         definitions: dict[str, Any] = {}
-        for one in either:  # references are from the root
+        for one in either:  # references in a schema are relative to its root
             inner = one["properties"]["arguments"]  # type: ignore[index]
             for key in ("$defs", "definitions"):
                 if isinstance(inner, dict) and key in inner:
@@ -214,7 +219,7 @@ class Tools:
         return {"anyOf": either, **definitions} if len(either) > 1 else {**either[0], **definitions}
 
     def read(self, text: str) -> tuple[str, list[dict[str, Any]]]:
-        """What of an answer is text, and the calls in it, as clients have them."""
+        """Split an answer into text and tool calls, in OpenAI's format."""
         if not self.may_call:
             return text, []
         before, calls = self._calls(text)
@@ -224,16 +229,21 @@ class Tools:
         return before, made[:1] if self.is_single else made
 
     def _calls(self, text: str) -> tuple[str, list[tuple[str, Any]] | None]:
-        """The text before calls, and these by name and arguments; None where there are none."""
+        """Return the text before the calls, and the calls as (name, arguments); None if there are
+        none.
+        """
         for mark in MARKS:
             before, found, after = text.partition(mark)
             if not found:
                 continue
             bodies = [part.replace(CLOSING, "").strip() for part in after.split(mark)]
-            calls = [self._parsed(body) for body in bodies]
-            if any(each is None for each in calls):
-                return text, None
-            return before.rstrip(), [one for each in calls for one in each or ()]
+            calls: list[tuple[str, Any]] = []
+            for body in bodies:
+                parsed = self._parsed(body)
+                if parsed is None:
+                    return text, None
+                calls += parsed
+            return before.rstrip(), calls
         return "", self._parsed(text.strip())
 
     def _parsed(self, body: str) -> list[tuple[str, Any]] | None:
@@ -253,7 +263,9 @@ class Tools:
         return calls or None
 
     def free(self, text: str) -> int:
-        """How many characters of the text so far are no part of a call, whatever follows."""
+        """Return how many characters of the text so far cannot be part of a tool call, whatever
+        follows.
+        """
         if not self.may_call:
             return len(text)
         start = text.lstrip()

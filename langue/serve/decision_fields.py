@@ -1,4 +1,4 @@
-"""The fields of `/v1/decisions`: questions about an input, and the answers that each may have."""
+"""The fields of `/v1/decisions`: questions about an input, each with its possible answers."""
 
 import json
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,19 +12,19 @@ MOST_CHOICES = 255
 
 
 class JsonPart(Fields):
-    """Objects that are read as their JSON."""
+    """Objects, which the model reads as JSON."""
 
     type: Literal["input_json"]
     data: dict[str, JsonValue] | list[dict[str, JsonValue]]
 
     @property
     def text(self) -> str:
-        """As it is read."""
+        """The JSON that the model reads."""
         return json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
 
 
 class EvidencePart(TextPart):
-    """A part of a message that is text."""
+    """A text part of a message."""
 
     refused: ClassVar[Refused] = {
         **TextPart.refused,
@@ -49,7 +49,7 @@ class EvidenceMessage(Fields):
 
 
 class QuestionFields(Fields):
-    """What all questions have."""
+    """The fields of all kinds of questions."""
 
     instructions: (
         Annotated[Text, Field(min_length=1)]
@@ -78,26 +78,26 @@ class ChoiceOption(Fields):
 
     @property
     def label(self) -> str:
-        """As a model reads it."""
+        """The value as the model reads it."""
         return self.value if isinstance(self.value, str) else str(self.value).lower()
 
 
 class ChoiceQuestion(QuestionFields):
-    """Which of several answers fits."""
+    """Which of several answers applies."""
 
     type: Literal["choice"]
     choices: Annotated[list[ChoiceOption], Field(min_length=2, max_length=MOST_CHOICES)]
 
 
 class Level(Fields):
-    """One of several levels, in their order."""
+    """One of several ordered levels."""
 
     label: Annotated[str, Field(min_length=1)]
     description: str | None = None
 
 
 class ScoreQuestion(QuestionFields):
-    """Which level fits."""
+    """Which level applies."""
 
     type: Literal["score"]
     levels: Annotated[list[Level], Field(min_length=2, max_length=MOST_CHOICES)]
@@ -129,12 +129,12 @@ class DecisionFields(Fields):
 
 
 def described(label: str, description: str | None) -> str:
-    """An answer with what is said of it."""
+    """Return an answer with its description."""
     return label if description is None else f"{label} ({description})"
 
 
 def options_of(question: Any) -> list[tuple[str, str | None]]:
-    """The answers that a question may have, with what is said of them; of a statement: none."""
+    """Return the possible answers to a question, with their descriptions; empty for a statement."""
     if isinstance(question, ChoiceQuestion):
         return [(each.label, each.description) for each in question.choices]
     if isinstance(question, ScoreQuestion):

@@ -1,9 +1,9 @@
-"""What arrives: an input and questions about it, at `/v1/decisions`. What leaves: the probability
-of each answer; no text is generated.
+"""`/v1/decisions`: takes an input and questions about it; returns the probability of each answer,
+without generating text.
 
-A classifier answers with its own labels. One that was trained on entailment judges whether a
-sentence follows from the input, and a language model how likely an answer is after the question;
-both take answers that they were never trained on.
+A classifier answers with its own labels. A model trained on entailment judges whether a statement
+follows from the input, and a language model the likelihood of each answer after the question; both
+accept answers that they were never trained on.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ from langue.serve.texts import apply_together, check_count, n_tokens
 router = APIRouter()
 YES_NO = ["yes", "no"]
 Floats = NDArray[np.float64]
-Found = tuple[list[Floats], int]  # probabilities of each question's answers; tokens of the input
-Counted = list[tuple[Any, int]]  # the result of each item, and its tokens
+Found = tuple[list[Floats], int]  # probabilities of each question's answers; number of input tokens
+Counted = list[tuple[Any, int]]  # the result of each item, and its number of tokens
 
 
 @router.post("/v1/decisions")
 async def decisions(fields: DecisionFields, request: Request) -> Response:
-    """Answer questions about an input by probabilities."""
+    """Answer questions about an input with probabilities."""
     state = state_of(request)
     call = request.state.call
     call.model = fields.model
@@ -71,7 +71,7 @@ async def decisions(fields: DecisionFields, request: Request) -> Response:
 
 
 def _check_unique(fields: DecisionFields) -> None:
-    """ApiError where a question has a duplicate answer."""
+    """Raise ApiError if a question has a duplicate answer."""
     for index, question in enumerate(fields.questions):
         name = "levels"
         values: list[Any] = _labels_of(question)
@@ -89,7 +89,7 @@ def _labels_of(question: Any) -> list[str]:
 
 
 def _check_labels(labels: Sequence[str], fields: DecisionFields) -> None:
-    """ApiError where a question names a label that the model does not have."""
+    """Raise ApiError if a question names a label that the model does not have."""
     for index, question in enumerate(fields.questions):
         part: str = question.type
         named = _labels_of(question)
@@ -107,7 +107,7 @@ def _check_labels(labels: Sequence[str], fields: DecisionFields) -> None:
 async def _by_labels(
     loaded: Loaded, labels: Sequence[str], fields: DecisionFields, request: Request
 ) -> Found:
-    """The model's probabilities of its labels; those of a choice are scaled to sum to 1."""
+    """Return the model's label probabilities; those of a choice are normalized to sum to 1."""
     _check_labels(labels, fields)
     model = loaded.model
 
@@ -136,7 +136,7 @@ async def _by_labels(
 async def _by_entailment(
     loaded: Loaded, labels: Sequence[str], fields: DecisionFields, request: Request
 ) -> Found:
-    """The probability that the instructions follow from the input, alone or with each answer."""
+    """Return the probability that the input entails the instructions, alone or with each answer."""
     model = loaded.model
     text = fields.text
     asked = []
@@ -169,7 +169,7 @@ async def _by_entailment(
 
 
 async def _by_likelihood(loaded: Loaded, fields: DecisionFields, request: Request) -> Found:
-    """The probability that a language model gives each answer after the question."""
+    """Return the probability that a language model assigns to each answer after the question."""
     model = loaded.model
     pairs = []
     for question in fields.questions:
@@ -208,7 +208,10 @@ async def _by_likelihood(loaded: Loaded, fields: DecisionFields, request: Reques
 
 
 def _answer(question: Any, row: Floats) -> dict[str, Any]:
-    """An answer in OpenAI's form. row: the probability of each answer, or of the statement."""
+    """Return an answer in OpenAI's format.
+
+    row: the probability of each answer, or of the statement.
+    """
     head = {"type": question.type, "name": question.name}
     shown = [min(1.0, float(value)) for value in row]
     if isinstance(question, Predicate):

@@ -1,5 +1,5 @@
-"""What arrives: texts, at `/v1/embeddings`. What leaves: a vector of each; texts of calls that come
-together go through the model together.
+"""`/v1/embeddings`: takes texts; returns a vector for each. Texts of concurrent calls are
+batched.
 """
 
 import base64
@@ -18,12 +18,12 @@ from langue.serve.state import state_of
 from langue.serve.texts import apply_together, check_count, n_tokens, usage_of
 
 router = APIRouter()
-UNIT = 1e-3  # how far from 1 the length of a vector may be that is meant to be 1
+UNIT = 1e-3  # tolerance for treating a vector as normalized
 
 
 @router.post("/v1/embeddings")
 async def embeddings(fields: EmbeddingFields, request: Request) -> Response:
-    """A vector of each text, as `Model.encode` gives it."""
+    """Return a vector for each text, as computed by `Model.encode`."""
     state = state_of(request)
     call = request.state.call
     call.model = fields.model
@@ -45,8 +45,10 @@ async def embeddings(fields: EmbeddingFields, request: Request) -> Response:
 async def vectors_of(
     loaded: Loaded, items: list[Any], request: Request, *, truncate: bool, of: str = "text"
 ) -> tuple[list[tuple[NDArray[np.float32], int]], int]:
-    """The vector of each text, and how many tokens it has; and how many texts were cut. of: whether
-    they are texts, or each a query or a document, where a model may have prompts of their own.
+    """Return the vector and the number of tokens of each text, and how many texts were truncated.
+
+    of: whether they are plain texts, queries or documents, for which a model may have different
+    prompts.
     """
     model = loaded.model
     ways: dict[str, Callable[[list[Any]], NDArray[np.float32]]]
@@ -63,7 +65,7 @@ async def vectors_of(
 
 
 def _shortened(vectors: list[NDArray[np.float32]], size: int | None) -> list[NDArray[np.float32]]:
-    """The first elements of each, of length 1 where the whole ones are."""
+    """Truncate each vector; normalized ones are normalized again."""
     if size is None:
         return vectors
     whole = len(vectors[0])

@@ -1,9 +1,8 @@
-"""What arrives: the JSON of a call. What leaves: its fields, checked; and a refusal that names the
-one that is not followed.
+"""Request fields: takes the JSON of a call; returns its validated fields, or an error that names an
+unsupported one.
 
-No field is ignored. Those of OpenAI's request types that are not in a model here stand in its
-`refused`, each with the values that ask for nothing more than is done anyway. What is in neither
-is not known.
+No field is ignored. Fields of OpenAI's request types that are not supported are listed in
+`refused`, with the values that have no effect and so are accepted. Any other field is unknown.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,12 +21,13 @@ from langue.serve.api_errors import ApiError
 
 
 def _whole(value: Any) -> Any:
-    """17.0 as 17: JSON has one kind of number."""
+    """Return 17.0 as 17: JSON has one kind of number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WHOLE = BeforeValidator(_whole)
-# What is refused: the values that are taken since they ask for nothing, and what to do otherwise.
+# Unsupported fields: the values that are accepted because they ask for nothing, and what to do
+# otherwise.
 Refused = dict[str, tuple[tuple[Any, ...], str]]
 EARLIER = "earlier reasoning, for templates that read it"
 LABELS = "metadata of the caller, without effect on the answer"
@@ -75,13 +75,13 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def as_list(given: Any) -> list[Any]:
-    """One text or list of token ids, or several, as a list."""
+    """Return one text, one list of token ids, or several of them, as a list."""
     is_one = isinstance(given, str) or isinstance(given[0], int)
     return [given] if is_one else list(given)
 
 
 class StreamOptions(Fields):
-    """What is told in a stream beside the text."""
+    """What a stream contains in addition to the text."""
 
     include_usage: Bool = False
     refused: ClassVar[Refused] = {
@@ -90,27 +90,27 @@ class StreamOptions(Fields):
 
 
 class Streamed(Fields):
-    """A call that is answered whole, or as a stream."""
+    """A call that is answered as a whole or as a stream."""
 
     model: str
     stream: Bool | None = None
     stream_options: StreamOptions | None = None
 
     def check_stream(self) -> None:
-        """ApiError where something is told of a stream that there is not."""
+        """Raise ApiError if there are stream options without a stream."""
         if self.stream_options is not None and not self.stream:
             what = "'stream_options' is for streams; set stream=true, or leave it out"
             raise ApiError(400, what, param="stream_options", code="invalid_value")
 
     @property
     def wants_usage(self) -> bool:
-        """Whether the last event of a stream is to say how many tokens there were."""
+        """Whether the last event of a stream reports the token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
 class Sampled(Streamed):
-    """How is to be written, as chat and completions have it. What is not given is as the model's
-    generation config says, and as langue's defaults where that says nothing.
+    """Sampling fields of chat and text completions; unset ones have the values of the model's
+    generation config, or else langue's defaults.
     """
 
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
@@ -129,7 +129,7 @@ class Sampled(Streamed):
     logit_bias: dict[str, Bias] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True), WHOLE] | None = None
     user: str | None = Field(default=None, description=LABELS)
-    # beyond OpenAI's, under the names that other servers share
+    # extensions of OpenAI's API, with the names that other servers use
     top_k: Annotated[int, Field(ge=0, le=2**31, strict=True), WHOLE] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
@@ -143,13 +143,13 @@ class Sampled(Streamed):
 
     @property
     def stops(self) -> list[str]:
-        """The texts that end an answer."""
+        """The stop strings."""
         if self.stop is None:
             return []
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
     def options(self) -> dict[str, Any]:
-        """Those of `Model.generate` that were asked for."""
+        """Return the fields that were set, as arguments of `Model.generate`."""
         names = (
             *("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p"),
             *("typical_p", "repetition_penalty", "no_repeat_ngram", "min_tokens"),
@@ -192,7 +192,7 @@ class CompletionFields(Sampled):
 
 
 class FunctionFields(Fields):
-    """What a model may call."""
+    """A function that a model may call."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: str | None = None
@@ -201,14 +201,14 @@ class FunctionFields(Fields):
 
 
 class ToolFields(Fields):
-    """A tool, which is a function."""
+    """A tool, which is always a function."""
 
     type: Literal["function"]
     function: FunctionFields
 
 
 class NamedFunction(Fields):
-    """A function by its name."""
+    """A function by name."""
 
     name: str
 
@@ -221,7 +221,7 @@ class ToolChoice(Fields):
 
 
 class TextPart(Fields):
-    """A part of a message."""
+    """A text part of a message."""
 
     type: Literal["text", "input_text", "output_text"]
     text: Text
@@ -232,14 +232,14 @@ class TextPart(Fields):
 
 
 class CalledFunction(Fields):
-    """A function that the model called, and its arguments as JSON."""
+    """A called function, and its arguments as JSON."""
 
     name: str
     arguments: Text
 
 
 class ToolCall(Fields):
-    """A call that the model made before."""
+    """An earlier tool call of the model."""
 
     id: str
     type: Literal["function"]
@@ -264,7 +264,7 @@ class MessageFields(Fields):
 
 
 class SchemaFields(Fields):
-    """A JSON Schema by its name."""
+    """A named JSON Schema."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
@@ -273,13 +273,13 @@ class SchemaFields(Fields):
 
 
 class ResponseFormat(Fields):
-    """What form the answer has."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFields | None = None
 
     def schema_asked(self) -> dict[str, Any] | None:
-        """What the answer must be; None where it is free."""
+        """Return the schema of the answer; None if it is free text."""
         if self.type == "text":
             return None
         if self.type == "json_object":

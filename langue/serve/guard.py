@@ -1,8 +1,9 @@
-"""What arrives: every call, before any route sees it. What leaves: those that may come in, with
-their body read; and a line of log for each.
+"""Access control in front of all routes: takes every call; passes on those that are allowed, with
+their body read, and logs one line for each.
 
-A program in a browser on this machine can reach loopback: so the Host header must be a name of ours
-(DNS rebinding), an Origin our own, and a body JSON (which browsers do not send elsewhere unasked).
+A web page in a browser on this machine can reach loopback. So the Host header must be one of the
+server's names (against DNS rebinding), an Origin must be the server's own or allowed, and the body
+must be JSON (which browsers do not send to other origins without asking).
 """
 
 import asyncio
@@ -31,39 +32,40 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BODY_SECONDS = 30.0  # in which a body must have come
-FAREWELL = 5.0  # seconds in which calls that are broken off are told so
-MOST_CALLERS = 10_000  # whose rates are kept
-MOST_NAME = 128  # characters of a request id that a client gives
-OPEN = ("/live",)  # answered without a key, as are the files of the page: they tell nothing
+BODY_SECONDS = 30.0  # time limit for receiving a body
+FAREWELL = 5.0  # time limit for telling clients that their calls are aborted
+MOST_CALLERS = 10_000  # number of callers whose rates are tracked
+MOST_NAME = 128  # maximum length of a client's request id
+OPEN = ("/live",)  # answered without a key, like the files of the page, which contain no data
 PAGE = "/page/"
-REPORTS = "/report/"  # of runs, behind words that only those with a key are told
-READS = ("/v1/", "/tokenize", "/detokenize")  # routes below read bodies,
-MODELS = "/v1/models"  # but these, which are not posted to
-GONE = 499  # of HTTP, as others have it: nobody was there to read the answer
-ENDING = "server_ending"  # the code of what is refused then
+REPORTS = "/report/"  # run reports, whose links contain a secret that only callers with a key get
+READS = ("/v1/", "/tokenize", "/detokenize")  # prefixes of routes that read bodies,
+MODELS = "/v1/models"  # except these, which are not posted to
+GONE = 499  # unofficial HTTP status: the client disconnected before the answer
+ENDING = "server_ending"  # error code of calls that are refused while the server shuts down
 _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MOST_NAME}}}")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on. 0: no limit."""
+    """The limits of a server; 0: no limit."""
 
-    body: int = 8_000_000  # bytes of a call
+    body: int = 8_000_000  # bytes of a request
     concurrent: int = 256  # calls at a time
-    rate: int = 0  # calls a minute and key
-    tokens: int = 4096  # that one answer may have
-    seconds: float = 600.0  # in which a call is answered
-    prompts: int = 256  # prompts, texts or answers of one call
+    rate: int = 0  # calls per minute and key
+    tokens: int = 4096  # generated tokens per answer
+    seconds: float = 600.0  # time limit for a call
+    prompts: int = 256  # prompts, texts or answers per call
 
 
 @dataclass(frozen=True)
 class Doors:
-    """Who may come in, and by which names."""
+    """Who may call the server, and under which names."""
 
     keys: Keys = field(default_factory=Keys)
-    names: frozenset[str] = frozenset({"localhost"})  # of Host, beside addresses in numbers
-    origins: frozenset[str] = frozenset()  # other pages that may call (CORS)
+    # accepted Host headers, in addition to IP addresses
+    names: frozenset[str] = frozenset({"localhost"})
+    origins: frozenset[str] = frozenset()  # other web origins that may call (CORS)
 
 
 class Guard:
@@ -77,17 +79,17 @@ class Guard:
         metrics: Metrics,
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        """is_ending: whether new calls are refused, since the server has been told to end."""
+        """is_ending: returns whether the server is shutting down and refuses new calls."""
         self.app = app
         self.doors = doors
         self.limits = limits
         self.metrics = metrics
         self.is_ending = is_ending
-        self.running: Counter[str] = Counter()  # calls by their owners
+        self.running: Counter[str] = Counter()  # number of running calls by owner
         self._rates = _Rates(limits.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a call, or have it answered."""
+        """Answer a call, or pass it on to the routes."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -97,11 +99,11 @@ class Guard:
         call = _Call(scope, send, self.is_ending)
         try:
             await self._answer(call, receive)
-        except asyncio.CancelledError:  # the server ends, and waits no longer
+        except asyncio.CancelledError:  # the server shuts down and does not wait any longer
             await call.break_off()
         finally:
             if call.is_counted:
-                self.running -= Counter({call.owner: 1})  # which keeps no zeros
+                self.running -= Counter({call.owner: 1})  # drops zero counts
             call.log(self.metrics)
 
     async def _answer(self, call: "_Call", receive: Receive) -> None:
@@ -144,8 +146,10 @@ class Guard:
         call.is_counted = True
 
     def _check_places(self, owner: str) -> None:
-        """ApiError where there is no place for one more call. Where there are several keys, each
-        may have as many places as are free beside: some are left for who comes next.
+        """Raise ApiError if no slot is free for another call.
+
+        If there are several keys, one key may use at most as many slots as stay free for the
+        others.
         """
         most = self.limits.concurrent
         free = most - self.running.total()
@@ -159,7 +163,7 @@ class Guard:
             raise busy(f"{what}, and the other {free} are for other keys; try again", 1)
 
     def _identify(self, call: "_Call") -> None:
-        """Who calls, by the key."""
+        """Identify the caller by its API key."""
         keys = self.doors.keys
         if not keys:
             return
@@ -178,7 +182,7 @@ class Guard:
         call.owner = owner
 
     async def _body(self, call: "_Call", receive: Receive) -> bytes:
-        """The whole of it, before any work is done for it."""
+        """Read the whole body before any work is done for the call."""
         if call.method not in ("POST", "PUT", "PATCH"):
             return b""
         most = self.limits.body
@@ -194,7 +198,7 @@ class Guard:
 
 
 class _Call:
-    """One call, and what is told of it afterwards."""
+    """One call, and what is logged about it."""
 
     def __init__(self, scope: Scope, send: Send, is_ending: Callable[[], bool]) -> None:
         self.scope = scope
@@ -206,21 +210,21 @@ class _Call:
         }
         given = self.headers.get("x-request-id", "")
         self.id = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-        self.owner = ""  # of the key; "" where there are no keys
+        self.owner = ""  # identifies the key; "" if there are no keys
         self.model: str | None = None
         self.prompt_tokens: int | None = None
         self.new_tokens: int | None = None
         self.status = 0
-        self.is_counted = False  # among those that are answered at a time
-        self.is_answered = False  # to the end
-        self.is_stream = False  # of events
-        self.is_broken_off = False  # since the server ends
+        self.is_counted = False  # whether it counts as a running call
+        self.is_answered = False  # whether the response is complete
+        self.is_stream = False  # whether the response is a stream of events
+        self.is_broken_off = False  # aborted because of the shutdown
         self._is_ending = is_ending
         self._send = send
         self._began = time.monotonic()
 
     async def send(self, message: Message) -> None:
-        """Send on, with the id of the request."""
+        """Send a message of the response, with the request id in its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = dict(message.get("headers", ()))
@@ -237,7 +241,7 @@ class _Call:
             self.is_answered = True
 
     async def refuse(self, error: ApiError) -> None:
-        """Answer with an error; what of a body is still on its way is not waited for."""
+        """Respond with an error, without waiting for the rest of the body."""
         body = json.dumps(error.body()).encode()
         headers = {
             "content-type": "application/json",
@@ -251,9 +255,9 @@ class _Call:
         await self.send({"type": "http.response.body", "body": body})
 
     async def break_off(self) -> None:
-        """Answer with an error, or end the stream that has begun with one."""
+        """Respond with an error, or end a stream that has started with one."""
         self.is_broken_off = not self.is_answered
-        with contextlib.suppress(TimeoutError):  # who reads nothing cannot be told
+        with contextlib.suppress(TimeoutError):  # a client that does not read cannot be told
             async with asyncio.timeout(FAREWELL / 2):
                 if not self.status:
                     await self.refuse(_ending())
@@ -262,7 +266,7 @@ class _Call:
                     await self.send({"type": "http.response.body", "body": body})
 
     def log(self, metrics: Metrics) -> None:
-        """A line of JSON on stderr, without anything that was said."""
+        """Log a line of JSON to stderr, without any content of the call."""
         seconds = time.monotonic() - self._began
         route = getattr(self.scope.get("route"), "path", "other")
         is_gone = not self.is_answered or self.status == GONE
@@ -273,7 +277,7 @@ class _Call:
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "request": self.id,
             "method": self.method[:16],
-            # the word behind it opens a report
+            # the secret in the rest of the path opens a report
             "path": REPORTS if self.path.startswith(REPORTS) else self.path[:200],
             "status": self.status,
             "seconds": round(seconds, 4),
@@ -297,14 +301,17 @@ Call = _Call
 
 
 class _Rates:
-    """How many calls each caller has left: a bucket of a minute's calls that fills steadily."""
+    """Token buckets that limit the calls per minute: each caller has a bucket of one minute's
+    calls, which refills steadily.
+    """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
-        self._left: dict[str, tuple[float, float]] = {}  # calls, and when that was
+        # remaining calls, and the time of that count
+        self._left: dict[str, tuple[float, float]] = {}
 
     def wait(self, owner: str) -> float:
-        """Seconds until the next call may come; 0: it may, and is counted."""
+        """Return the seconds until the next call is allowed; 0: it is allowed, and counted."""
         if not self.rate:
             return 0.0
         now = time.monotonic()
@@ -320,7 +327,7 @@ class _Rates:
 
 
 def names_of(host: str, more: Any = ()) -> frozenset[str]:
-    """The names that a server at this address is called by."""
+    """Return the names by which a server at this address may be called."""
     own = {"localhost", host.lower(), *(name.lower() for name in more)}
     if host in ("0.0.0.0", "::", ""):
         own.add(socket.gethostname().lower())
@@ -328,7 +335,7 @@ def names_of(host: str, more: Any = ()) -> frozenset[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Return whether the address is only reachable from this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -338,7 +345,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_ours(host: str, names: frozenset[str]) -> bool:
-    """A name that we have, or an address in numbers, which no name server can make point here."""
+    """Return whether a Host header is one of the names, or an IP address, which no DNS server can
+    redirect.
+    """
     bare = host.strip().lower()
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]
@@ -382,7 +391,7 @@ def _too_large(most: int) -> ApiError:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """What gives the body, and then what comes."""
+    """Return a receive function that first delivers the body that was read."""
     is_given = False
 
     async def next_message() -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
-"""What arrives: a file of API keys, or LANGUE_API_KEYS. What leaves: whether a key is one of them,
-and whose calls are the same caller's.
+"""API keys: reads a file of keys, or LANGUE_API_KEYS; checks whether a key is valid, and which
+calls have the same owner.
 
-Keys are kept as SHA-256, and all are compared in constant time. A file may hold the digests in the
-place of the keys: `sha256:` and 64 digits.
+Keys are stored as SHA-256 digests, and comparisons take constant time. A file may contain digests
+in place of keys: `sha256:` and 64 hexadecimal digits.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ from langue.errors import SettingsError
 from langue.files import unreadable
 
 VARIABLE = "LANGUE_API_KEYS"
-LEAST = 8  # characters of a key
+LEAST = 8  # minimum length of a key
 _DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
 class Keys:
-    """The keys that open a server; without any, it is open."""
+    """The accepted API keys; without any, no key is required."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        """keys: as they are, or their digests."""
+        """keys: in clear text, or as digests."""
         digests = dict.fromkeys(_digest_of(key) for key in keys)
         self._digests = list(digests)
 
@@ -32,18 +32,20 @@ class Keys:
         return len(self._digests)
 
     def owner(self, key: str) -> str | None:
-        """A name for who has this key, which does not tell it; None where it is no key."""
+        """Return an identifier of the key's owner that does not reveal the key; None if it is
+        invalid.
+        """
         given = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         found: bytes | None = None
-        for digest in self._digests:  # all of them, so that the time tells nothing
+        for digest in self._digests:  # compare with all, so that the time reveals nothing
             if hmac.compare_digest(digest, given):
                 found = digest
         return None if found is None else hashlib.sha256(found).hexdigest()[:12]
 
 
 def read_keys(file: str | Path | None) -> Keys:
-    """The keys of a file, one a line (blank lines and those with # are not), and of the
-    environment. SettingsError where there is something else.
+    """Return the keys in a file, one per line except for blank lines and # comments, and in the
+    environment; raise SettingsError for invalid ones.
     """
     found = []
     if file is not None:
@@ -78,7 +80,9 @@ def _of_file(file: Path) -> list[str]:
 
 
 def _check(key: str, where: str) -> None:
-    """SettingsError where it cannot be sent as a key, or is easily guessed; it is not shown."""
+    """Raise SettingsError if a key cannot be sent in a header, or is easy to guess; never shows the
+    key.
+    """
     if key.startswith("sha256:"):
         if not _DIGEST.fullmatch(key):
             raise SettingsError("sha256: is not followed by 64 hexadecimal digits", where=where)

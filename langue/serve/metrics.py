@@ -1,5 +1,5 @@
-"""What arrives: what happens in a server, counted. What leaves: Prometheus' text format, version
-0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""Metrics of a server, in Prometheus' text format, version 0.0.4
+(https://prometheus.io/docs/instrumenting/exposition_formats/).
 """
 
 from bisect import bisect_left
@@ -12,14 +12,15 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class _Series:
-    """All values of one name, by their labels."""
+    """All values of one metric, by their labels."""
 
     def __init__(self, kind: str, help: str, bounds: Sequence[float] = ()) -> None:
         self.kind = kind
         self.help = help
         self.bounds = tuple(bounds)
         self.values: dict[Labels, float] = {}
-        self.counts: dict[Labels, list[int]] = {}  # of a histogram: one a bound, and one over all
+        # for histograms: one count per bucket, including +Inf
+        self.counts: dict[Labels, list[int]] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
         counts = self.counts.setdefault(labels, [0] * (len(self.bounds) + 1))
@@ -42,7 +43,7 @@ class _Series:
 
 
 class Metrics:
-    """Counters, gauges and histograms, which several threads may write."""
+    """Counters, gauges and histograms, safe for use by several threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -74,17 +75,17 @@ class Metrics:
             values[key] = values.get(key, 0.0) + value
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """A gauge's value."""
+        """Set a gauge."""
         with self._lock:
             self._series[name].values[tuple(labels.items())] = value
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """One more value of a histogram."""
+        """Add a value to a histogram."""
         with self._lock:
             self._series[name].observe(tuple(labels.items()), value)
 
     def text(self) -> str:
-        """All of them."""
+        """Return all metrics as text."""
         out = []
         with self._lock:
             for name, series in self._series.items():

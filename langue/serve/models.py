@@ -1,6 +1,5 @@
-"""What arrives: the runs that a server is started with, and a budget of memory. What leaves: a
-model by its id, loaded when it is asked for, and unloaded when others need its place, or nobody
-asks.
+"""The models of a server: takes the runs to serve, and a memory budget; provides a model by its id,
+loads it on demand, and unloads it when others need the memory or nobody uses it.
 """
 
 import asyncio
@@ -30,32 +29,32 @@ from langue.serve.worker import Worker
 from langue.text.tokenizers.chat import TALK
 from langue.text.tokenizers.template_worker import Templates, TooSlow
 
-# of a number of a matrix: in groups of 32 with a scale in fp16 where they are whole numbers
+# bytes per weight of a matrix; integers are in groups of 32 with a scale in fp16
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
-SHARE = 0.8  # of the memory that is free, where no budget is given
-LEAST = 512  # tokens of keys and values that a model which writes must have room for
-LEAST_CHARACTERS = 100_000  # that a text may have of whatever model
-RETRY = 5.0  # seconds after which a place may be free
+SHARE = 0.8  # fraction of the free memory, if no budget is given
+LEAST = 512  # minimum KV cache, in tokens, of a model that generates
+LEAST_CHARACTERS = 100_000  # minimum limit of a text's length, for any model
+RETRY = 5.0  # seconds until a retry may find free memory
 
 
 @dataclass
 class Named:
-    """A run that can be asked for."""
+    """A run that is served under an id."""
 
     id: str
     run: str
     created: int
     config: ModelConfig
     source: WeightSource
-    weights: int  # bytes; of an adapter, its base's
-    adapter: int  # bytes of an adapter
-    page: int  # bytes of keys and values of a page; 0: it does not write
+    weights: int  # bytes of weights; of the base model, for an adapter
+    adapter: int  # bytes of an adapter's weights
+    page: int  # bytes of a KV cache page; 0: the model does not generate
     use: Use
-    keys: int = 0  # bytes of keys and values that it is given
+    keys: int = 0  # bytes of its KV cache
 
 
 def bytes_of(models: Iterable[Named]) -> int:
-    """Of all together, where adapters of one base share its weights."""
+    """Return the memory of several models; adapters of the same base share its weights."""
     every = list(models)
     bases = {each.source.key: each.weights for each in every}
     return sum(bases.values()) + sum(each.adapter + each.keys for each in every)
@@ -63,17 +62,17 @@ def bytes_of(models: Iterable[Named]) -> int:
 
 @dataclass
 class Loaded:
-    """A model in memory, and the thread that owns it."""
+    """A loaded model, and the thread that owns it."""
 
     named: Named
     model: Model
     worker: Worker
     tokens: TokenTexts
-    templates: Templates  # renders conversations
-    base: Model  # of an adapter: the model whose weights it shares; else the model itself
-    active: int = 0  # calls that use it
+    templates: Templates  # renders conversations in a separate process
+    base: Model  # for an adapter, the model whose weights it shares; else the model itself
+    active: int = 0  # number of calls that use it
     used: float = field(default_factory=time.monotonic)
-    # texts of several languages share one tokenizer, whose frame is set before each
+    # a multilingual tokenizer is shared, and its special tokens are set for each text's language
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -81,31 +80,33 @@ class Loaded:
         return self.named.id
 
     def close(self) -> None:
-        """End its thread and its process."""
+        """Stop its thread and its template process."""
         self.worker.close()
         self.templates.close()
 
     @cached_property
     def template(self) -> str | None:
-        """Of its conversations."""
+        """The chat template."""
         return self.model.tokenizer.chat_template
 
     @cached_property
     def thought_marks(self) -> tuple[str, str] | None:
-        """What it puts around thoughts."""
+        """The marks that it puts around its reasoning."""
         added = self.model.tokenizer.backend.get_added_tokens_decoder().values()
         return marks_of(self.template, {token.content for token in added if token.special})
 
     @cached_property
     def most_characters(self) -> int:
-        """Of a text that is cut into tokens at all: as many as its tokens would have if each were
-        the longest that there is.
+        """Maximum number of characters of a text to tokenize: the context length times the length
+        of the longest token.
         """
         longest = max(map(len, self.model.tokenizer.backend.get_vocab()), default=1)
         return max(LEAST_CHARACTERS, self.model.inputs.room.tokens * longest)
 
     def check_size(self, text: str, param: str) -> None:
-        """ApiError where a text is far too long: to cut it into tokens takes seconds and memory."""
+        """Raise ApiError for texts so long that tokenizing them would take seconds and much
+        memory.
+        """
         if len(text) > self.most_characters:
             room = self.model.inputs.room.tokens
             what = (
@@ -116,28 +117,28 @@ class Loaded:
 
     @property
     def writes(self) -> bool:
-        """Whether it goes on from prompts."""
+        """Whether the model generates text."""
         return self.worker.engine is not None
 
 
 class Shelf:
-    """The models of a server."""
+    """The loaded and loadable models of a server."""
 
     def __init__(self, named: Sequence[Named], memory: int, idle: float, metrics: Metrics) -> None:
-        """memory: bytes of weights, keys and values, all loaded models together; idle: seconds
-        after which a model that nobody uses is unloaded, 0 for never.
+        """memory: budget in bytes for weights and KV caches of all loaded models. idle: seconds
+        after which an unused model is unloaded; 0: never.
         """
         self.named = {each.id: each for each in named}
         self.memory = memory
         self.idle = idle
         self.metrics = metrics
         self.loaded: dict[str, Loaded] = {}
-        # the bases of loaded models, by what is the same of all that share one
+        # base models in memory, by the key of everything that adapters of one base share
         self._bases: WeakValueDictionary[tuple[str, ...], Model] = WeakValueDictionary()
         self._lock = asyncio.Lock()
 
     def find(self, id: str) -> Named:
-        """A model by its id. ApiError where there is none."""
+        """Return a model by its id; raise ApiError if there is none."""
         found = self.named.get(id)
         if found is None:
             known = ", ".join(self.named)
@@ -147,10 +148,10 @@ class Shelf:
 
     @asynccontextmanager
     async def use(self, id: str) -> AsyncIterator[Loaded]:
-        """A model, which is not unloaded meanwhile."""
+        """Provide a model, and keep it loaded meanwhile."""
         named = self.find(id)
         found = self.loaded.get(id)
-        if found is not None and not found.worker.is_alive:  # it broke, and is made anew
+        if found is not None and not found.worker.is_alive:  # its thread has died; load it again
             del self.loaded[id]
             found = None
         if found is None:
@@ -166,7 +167,7 @@ class Shelf:
             found.used = time.monotonic()
 
     async def load_first(self) -> None:
-        """As many as there is room for, in their order."""
+        """Load as many models as fit, in their order."""
         async with self._lock:
             first = list[Named]()
             for named in self.named.values():
@@ -176,7 +177,7 @@ class Shelf:
                 await self._load(named)
 
     async def unload_idle(self) -> None:
-        """Now and then, what nobody has used for a while."""
+        """Regularly unload models that have not been used for a while."""
         while self.idle:
             await asyncio.sleep(max(0.05, min(self.idle / 4, 15.0)))
             async with self._lock:
@@ -187,7 +188,7 @@ class Shelf:
                         await self._unload(each)
 
     async def close(self) -> None:
-        """Unload all."""
+        """Unload all models."""
         async with self._lock:
             for each in list(self.loaded.values()):
                 await self._unload(each)
@@ -208,7 +209,7 @@ class Shelf:
         return found
 
     async def _make_room(self, named: Named) -> None:
-        """Unload what was used least recently, until there is room."""
+        """Unload the least recently used models until there is room."""
         while bytes_of([named, *(each.named for each in self.loaded.values())]) > self.memory:
             idle = [each for each in self.loaded.values() if not each.active]
             if not idle:
@@ -226,7 +227,7 @@ class Shelf:
 def _load(
     named: Named, base: Model | None, loop: asyncio.AbstractEventLoop, metrics: Metrics
 ) -> Loaded:
-    """base: the model whose weights it shares, where that is loaded."""
+    """Load a model; base: the loaded model whose weights it shares, if there is one."""
     source = named.source
     if base is None:
         base = load_base(source)
@@ -243,8 +244,10 @@ def _load(
 
 
 def _try_template(model: Model, templates: Templates) -> None:
-    """TooSlow where the model's template never ends, which the engine renders once without bounds.
-    What else may be wrong with it is told to who converses.
+    """Raise TooSlow if the model's chat template never terminates, because the engine renders it
+    once without a time limit.
+
+    Any other error of the template is reported to callers who use it.
     """
     try:
         model.tokenizer.chat(TALK, add_generation_prompt=False, templates=templates)
@@ -262,8 +265,10 @@ def _logits_of(model: Model) -> int:
 def name_all(
     runs: Sequence[str], memory: int | None, held: str | None = None
 ) -> tuple[list[Named], int]:
-    """The runs by their ids, and the budget. held: what matrices are held in. SettingsError where
-    two have one id, or one does not fit; ModelError where a run is no model that can be served.
+    """Return the runs with their ids, and the memory budget.
+
+    held: the format in which weight matrices are held. Raises SettingsError if two runs have the
+    same id, or one does not fit; ModelError if a run cannot be served.
     """
     if not runs:
         raise SettingsError("no run is given", do="langue serve RUN")
@@ -280,7 +285,7 @@ def name_all(
         named.append(one)
     if memory is None:
         memory = int(free_memory(device()) * SHARE)
-    _divide(named, memory)
+    _divide_memory(named, memory)
     return named, memory
 
 
@@ -311,16 +316,16 @@ def _size_of(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _divide(named: Sequence[Named], memory: int) -> None:
-    """Give those that write what is left beside the weights, for keys and values: of all where all
-    fit together, else of each alone.
+def _divide_memory(named: Sequence[Named], memory: int) -> None:
+    """Divide the remaining memory among the KV caches of the models that generate: what all weights
+    leave if all models fit together, else what each model leaves on its own.
     """
     writers = [each for each in named if each.page]
-    weights = bytes_of(named)  # no keys are given yet
-    least = sum(_least(each) for each in writers)
+    weights = bytes_of(named)  # at this point no model has a KV cache
+    least = sum(_least_cache(each) for each in writers)
     together = weights + least <= memory
     for each in named:
-        need = bytes_of([each]) + _least(each)
+        need = bytes_of([each]) + _least_cache(each)
         if need > memory:
             raise SettingsError(
                 f"the model and its cache take {need:,} bytes, and --memory is {memory:,}",
@@ -329,18 +334,18 @@ def _divide(named: Sequence[Named], memory: int) -> None:
             )
         if each.page:
             spare = (memory - weights - least) // len(writers) if together else 0
-            each.keys = _least(each) + (spare if together else memory - need)
+            each.keys = _least_cache(each) + (spare if together else memory - need)
 
 
-def _least(named: Named) -> int:
-    """Bytes of keys and values without which a model is of no use."""
+def _least_cache(named: Named) -> int:
+    """Return the minimum KV cache of a model, in bytes."""
     if not named.page:
         return 0
     return (min(named.config.longest, LEAST) // PAGE + 2) * named.page
 
 
 def parse_size(text: str) -> int:
-    """`"8GB"`, `"512 MB"`, `"1.5GiB"` or bytes. SettingsError where it is none."""
+    """Parse `"8GB"`, `"512 MB"`, `"1.5GiB"` or bytes; raise SettingsError if it is no size."""
     units = {"": 1, "b": 1}
     for power, letter in enumerate("kmgt", 1):
         units |= {letter: 1000**power, f"{letter}b": 1000**power, f"{letter}ib": 1024**power}

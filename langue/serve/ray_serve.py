@@ -1,10 +1,10 @@
-"""What arrives: runs, and how many replicas there are to be. What leaves: an application of Ray
-Serve, each of whose replicas is a whole server of ours in a process of its own, on any machine of
-the cluster; Ray divides the calls among them, and starts a replica anew that has ended.
+"""Deployment on Ray Serve: takes runs and a number of replicas; returns an application, each
+replica of which is a complete langue server in a process of its own on any machine of the cluster.
+Ray distributes the calls, and restarts a replica that has ended.
 
-    serve run langue.serve.ray_serve:application runs=runs/chat,runs/reviews replicas=2
+  serve run langue.serve.ray_serve:application runs=runs/chat,runs/reviews replicas=2
 
-needs langue's extra: pip install 'langue[ray]'. Each machine must find the runs under these paths.
+Requires langue's extra: pip install 'langue[ray]'. Every machine must have the runs at these paths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from langue.errors import SettingsError
 from langue.serve.server import DRAIN, NEEDED, need
 
 NEEDED_HERE = (*NEEDED, "ray")
-CALLS = 64  # of one replica at a time; more wait at Ray's proxies, or start a replica
+CALLS = 64  # concurrent calls of one replica; more wait at Ray's proxies, or start another replica
 TEXTS = ("memory", "weights", "api_keys")
 NUMBERS = ("replicas", "most_replicas", "calls")
 WORDS = ("runs", "name", *TEXTS, *NUMBERS)
@@ -37,15 +37,16 @@ def deployment(
     scaling: Mapping[str, Any] | None = None,
     actor: Mapping[str, Any] | None = None,
 ) -> Any:
-    """An application for `ray.serve.run`.
+    """Return an application for `ray.serve.run`.
 
-    replicas: that run at least; most_replicas: up to which Ray adds more while the running ones
-    have over half of their calls, None for a fixed number. calls: that one replica takes at a
-    time. scaling: more of Ray's `AutoscalingConfig`, as `{"upscale_delay_s": 5}`. actor: what each
-    replica takes of a machine, as `{"num_cpus": 4, "num_gpus": 1}`. drain: seconds for open calls
-    of a replica that is to end. api_keys and LANGUE_API_KEYS are read here; each replica is given
-    the digests. All else is as in `langue serve`, of each replica. SettingsError where a package
-    is missing, the keys cannot be read, or the numbers of replicas are none.
+    replicas: minimum number of replicas. most_replicas: number up to which Ray adds replicas while
+    the running ones have more than half of their calls; None: a fixed number. calls: concurrent
+    calls of one replica. scaling: further fields of Ray's `AutoscalingConfig`, such as
+    `{"upscale_delay_s": 5}`. actor: resources of each replica, such as `{"num_cpus": 4, "num_gpus":
+    1}`. drain: seconds in which a replica that shuts down completes its open calls. api_keys and
+    LANGUE_API_KEYS are read here, and each replica gets the digests. All else is as in `langue
+    serve`, for each replica. Raises SettingsError if a package is missing, the keys cannot be read,
+    or the numbers of replicas are invalid.
     """
     if replicas < 1 or most_replicas is not None and most_replicas < replicas:
         raise SettingsError(
@@ -64,7 +65,8 @@ def deployment(
     from langue.serve.keys import read_keys
 
     for name in scaling:
-        if name not in AutoscalingConfig.__annotations__:  # which takes any, and drops it
+        # which would silently drop unknown fields
+        if name not in AutoscalingConfig.__annotations__:
             raise SettingsError(
                 f"scaling: Ray's AutoscalingConfig has no {name}", do="leave it out"
             )
@@ -73,7 +75,7 @@ def deployment(
     keys = read_keys(api_keys)
 
     def build() -> Any:
-        """A replica's server, made in its process."""
+        """Build a replica's server in its own process."""
         from langue.serve.app import make_app
         from langue.serve.guard import Doors, names_of
         from langue.serve.state import state_for
@@ -81,12 +83,14 @@ def deployment(
         return make_app(state_for(*given), Doors(keys, names_of("0.0.0.0", names)))
 
     class Replica:
-        """What Ray asks a replica itself."""
+        """The interface of a replica to Ray."""
 
-        app: Any  # what `build` made; Ray sets it
+        app: Any  # the result of `build`, set by Ray
 
         def check_health(self) -> None:
-            """Ray tells this error to who deploys, and sends such a replica no calls."""
+            """Raise an error that Ray shows to the operator; Ray then sends this replica no
+            calls.
+            """
             failure = self.app.app.state.serve.failure
             if failure is not None:
                 raise RuntimeError(failure.message)
@@ -107,14 +111,15 @@ def deployment(
 
 
 def application(words: Mapping[str, Any]) -> Any:
-    """The same from the words of `serve run`, or the `args` of a config file of Ray's; runs and
-    names have commas between.
+    """Return the application for the arguments of `serve run`, or the `args` of a Ray config file;
+    several runs or names are separated by commas.
     """
     unknown = [word for word in words if word not in WORDS]
     if unknown or not words.get("runs"):
         what = f"{unknown[0]} is not known" if unknown else "no run is given"
         raise SettingsError(what, do=f"give runs=RUN,RUN; there are {', '.join(WORDS)}")
-    given = {word: str(value) for word, value in words.items()}  # numbers in a file
+    # numbers may come from a config file
+    given = {word: str(value) for word, value in words.items()}
     numbers = {word: given[word] for word in NUMBERS if word in given}
     odd = next((word for word, value in numbers.items() if not value.isdecimal()), None)
     if odd is not None:
@@ -129,5 +134,7 @@ def application(words: Mapping[str, Any]) -> Any:
 
 
 def _path_of(run: str | Path) -> str:
-    """Replicas work in other folders; what is no folder here is looked for by each of them."""
+    """Return an absolute path, since replicas have other working directories; what is no path here
+    is resolved by each replica.
+    """
     return str(Path(run).absolute()) if Path(run).exists() else str(run)

@@ -1,4 +1,4 @@
-"""The fields of `/v1/responses`: which are followed, and which are refused."""
+"""The fields of `/v1/responses`, supported and unsupported."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -40,7 +40,7 @@ class InputMessage(Fields):
 
 
 class InputCall(Fields):
-    """A call of a function that the model made before."""
+    """An earlier function call of the model."""
 
     type: Literal["function_call"]
     call_id: str
@@ -51,7 +51,7 @@ class InputCall(Fields):
 
 
 class InputOutput(Fields):
-    """What a function gave."""
+    """The result of a function call."""
 
     type: Literal["function_call_output"]
     call_id: str
@@ -61,21 +61,21 @@ class InputOutput(Fields):
 
 
 class SummaryText(Fields):
-    """A part of a summary of a thought."""
+    """A part of a summary of reasoning."""
 
     type: Literal["summary_text"]
     text: Text
 
 
 class ThoughtText(Fields):
-    """A part of a thought."""
+    """A part of reasoning."""
 
     type: Literal["reasoning_text"]
     text: Text
 
 
 class InputThought(Fields):
-    """What the model thought before."""
+    """Earlier reasoning of the model."""
 
     type: Literal["reasoning"]
     content: list[ThoughtText] | None = Field(default=None, description=EARLIER)
@@ -88,7 +88,7 @@ class InputThought(Fields):
 
 
 class Reasoning(Fields):
-    """How is to be thought."""
+    """Settings of the reasoning."""
 
     effort: Effort | None = None
     refused: ClassVar[Refused] = {
@@ -100,7 +100,7 @@ class Reasoning(Fields):
 
 
 class FunctionTool(FunctionFields):
-    """A function, as this route has it."""
+    """A function, in the format of this route."""
 
     type: Literal["function"]
 
@@ -113,13 +113,13 @@ class NamedTool(Fields):
 
 
 class Format(SchemaFields):
-    """What form the answer has."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str = "answer"
 
     def schema_asked(self) -> dict[str, Any] | None:
-        """What the answer must be; None where it is free."""
+        """Return the schema of the answer; None if it is free text."""
         if self.type == "text":
             return None
         if self.type == "json_object" or self.schema_ is None:
@@ -128,7 +128,7 @@ class Format(SchemaFields):
 
 
 class TextFields(Fields):
-    """Of the text that is answered."""
+    """Settings of the answer's text."""
 
     format: Format | None = None
     refused: ClassVar[Refused] = {
@@ -137,7 +137,7 @@ class TextFields(Fields):
 
 
 class ResponseStreamOptions(Fields):
-    """What is told in a stream beside the text."""
+    """What a stream contains in addition to the text."""
 
     refused: ClassVar[Refused] = {"include_obfuscation": ((False,), "streams are not padded")}
 
@@ -155,7 +155,7 @@ class ResponseFields(Fields):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True), WHOLE] | None = None
-    # reasoning is returned in full, and none is hidden that could be included
+    # reasoning is always returned in full, so including it changes nothing
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None
     )
@@ -172,7 +172,7 @@ class ResponseFields(Fields):
     prompt_cache_key: str | None = Field(
         default=None, description="cached prefixes are reused anyway"
     )
-    # the server stores nothing, which clients that send null or nothing do not know
+    # the server stores nothing; clients that send null or leave the field out are not told
     refused: ClassVar[Refused] = {
         "access_programs": (([],), "leave it out"),
         "background": ((False,), "wait for the answer or stream it"),
@@ -195,7 +195,7 @@ class ResponseFields(Fields):
     }
 
     def conversation(self) -> list[MessageFields]:
-        """The input as messages."""
+        """Return the input as messages."""
         found = []
         if self.instructions is not None:
             found.append(MessageFields(role="system", content=self.instructions))
@@ -210,7 +210,7 @@ class ResponseFields(Fields):
                 called = CalledFunction(name=item.name, arguments=item.arguments)
                 call = ToolCall(id=item.call_id, type="function", function=called)
                 last = found[-1] if found else None
-                if last is not None and last.tool_calls:  # made together
+                if last is not None and last.tool_calls:  # parallel calls of one turn
                     last.tool_calls.append(call)
                 else:
                     found.append(MessageFields(role="assistant", tool_calls=[call]))
@@ -225,7 +225,7 @@ class ResponseFields(Fields):
         return found
 
     def chosen_tools(self) -> Tools:
-        """The tools, and what is said of their use."""
+        """Return the tools, and the constraints on their use."""
         given = [
             ToolFields(
                 type="function",

@@ -1,5 +1,5 @@
-"""What arrives: input at `/v1/responses`, OpenAI's newer form of a conversation. What leaves: the
-items that are answered, whole or as events; nothing of them is kept here.
+"""`/v1/responses`, OpenAI's newer conversation API: takes input items; returns output items,
+complete or as events. Nothing is stored.
 """
 
 import secrets
@@ -33,12 +33,12 @@ LOGPROBS = "message.output_text.logprobs"  # of `include`
 
 @router.post("/v1/responses", responses=STREAMED)
 async def responses(fields: ResponseFields, request: Request) -> Response:
-    """Answer a conversation that is sent whole."""
+    """Answer a conversation that is sent in full."""
     return await answer(fields, request, _Response, done=False)
 
 
 class _Response:
-    """One call."""
+    """The work of one call."""
 
     def __init__(self, fields: ResponseFields, loaded: Loaded, answers: Answers) -> None:
         self.fields = fields
@@ -56,7 +56,7 @@ class _Response:
         self._number = -1
 
     async def start(self) -> None:
-        """Queue it. ApiError where it cannot be answered."""
+        """Queue the call; raise ApiError if it cannot be answered."""
         must_write(self.loaded)
         check_template(self.loaded, self.tools.may_call)
         fields = self.fields
@@ -93,16 +93,17 @@ class _Response:
         await self.answers.start(asked)
 
     async def whole(self) -> dict[str, Any]:
-        """The answer."""
+        """Return the complete answer."""
         (answer,) = await self.answers.whole()
         return self._body(answer)
 
     def _body(self, answer: Completion | None) -> dict[str, Any]:
-        """The response as it stands; None: it has only begun."""
+        """Return the response object in its current state; answer is None at the start."""
         fields = self.fields
         is_cut = answer is not None and answer.finish_reason == "length"
-        status = "in_progress" if answer is None else "incomplete" if is_cut else "completed"
-        usage = self.answers.usage
+        status = "incomplete" if is_cut else "completed"
+        if answer is None:
+            status = "in_progress"
         return {
             "id": self.id,
             "object": "response",
@@ -134,18 +135,20 @@ class _Response:
             "service_tier": "default",
             "truncation": "disabled",
             "metadata": fields.metadata or {},
-            "usage": None
-            if answer is None
-            else {
-                "input_tokens": usage["prompt_tokens"],
-                "input_tokens_details": {
-                    "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
-                    "cache_write_tokens": 0,
-                },
-                "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": {"reasoning_tokens": self._thought_tokens(answer)},
-                "total_tokens": usage["total_tokens"],
+            "usage": None if answer is None else self._usage(answer),
+        }
+
+    def _usage(self, answer: Completion) -> dict[str, Any]:
+        usage = self.answers.usage
+        return {
+            "input_tokens": usage["prompt_tokens"],
+            "input_tokens_details": {
+                "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
+                "cache_write_tokens": 0,
             },
+            "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": self._thought_tokens(answer)},
+            "total_tokens": usage["total_tokens"],
         }
 
     def _thought_tokens(self, answer: Completion) -> int:
@@ -210,7 +213,7 @@ class _Response:
         return found
 
     async def events(self) -> AsyncIterator[str]:
-        """What is answered, as it comes."""
+        """Yield the answer as events."""
         yield self._event("created", response=self._body(None))
         yield self._event("in_progress", response=self._body(None))
         text = ""
@@ -256,7 +259,7 @@ class _Response:
         return event({"type": kind, "sequence_number": self._number, **data}, kind)
 
     def _called(self, index: int, item: dict[str, Any]) -> list[str]:
-        """A call of a function, which is told at once."""
+        """Return the events of a function call, which is sent at once."""
         place = {"item_id": item["id"], "output_index": index}
         begun = item | {"arguments": "", "status": "in_progress"}
         written = item["arguments"]
@@ -274,10 +277,10 @@ def _thought_part(text: str) -> dict[str, Any]:
 
 
 class _Growing:
-    """An item whose one part is a text that comes bit by bit."""
+    """An output item whose only part is a text that arrives in pieces."""
 
     def __init__(self, event: Callable[..., str], item: dict[str, Any], part: dict[str, Any]):
-        """item, part: before there is any text."""
+        """item, part: their initial state, without text."""
         self.event = event
         self.item = item
         self.part = part
@@ -288,7 +291,7 @@ class _Growing:
         return {"item_id": self.item["id"], "output_index": index, "content_index": 0}
 
     def _begin(self, index: int) -> list[str]:
-        """The item and its part are announced, once."""
+        """Announce the item and its part, once."""
         if self.has_begun:
             return []
         self.has_begun = True
@@ -298,7 +301,10 @@ class _Growing:
         ]
 
     def grow(self, index: int, text: str, **more: Any) -> list[str]:
-        """What the text has more than before. index: of the item in the output."""
+        """Return the events for the new part of the text.
+
+        index: position of the item in the output.
+        """
         if len(text) <= self.sent:
             return []
         told = self._begin(index)
@@ -309,7 +315,7 @@ class _Growing:
         return [*told, self.event(name, **self._place(index), delta=delta, **more)]
 
     def end(self, index: int, item: dict[str, Any], **more: Any) -> list[str]:
-        """The item is whole."""
+        """Return the events that complete the item."""
         (part,) = item["content"]
         place = self._place(index)
         whole = {key: value for key, value in part.items() if key in ("text", "logprobs")}

@@ -1,4 +1,4 @@
-"""What arrives: the words of `langue serve`. What leaves: a server, until it is told to end."""
+"""The server of `langue serve`: takes its options; serves until it is told to stop."""
 
 import importlib.util
 import signal
@@ -11,7 +11,7 @@ from langue.errors import SettingsError
 from langue.runtime import SERVING_KERNELS, keep_kernels, share_heaps
 
 NEEDED = ("fastapi", "uvicorn")
-DRAIN = 60  # seconds in which calls are answered to the end, once the server is told to end
+DRAIN = 60  # seconds in which open calls are completed after a signal to stop
 
 
 def serve(
@@ -29,15 +29,15 @@ def serve(
     limits: Mapping[str, Any] | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve runs, folders and models of the Hub over HTTP, until SIGINT or SIGTERM; calls that came
-    before are then answered to the end, for at most `drain` seconds.
+    """Serve runs, folders and Hub models over HTTP, until SIGINT or SIGTERM; earlier calls are then
+    completed, for at most `drain` seconds.
 
-    memory: such as "8GB", of weights, keys and values; None: most of what is free. weights: what
-    matrices are held in, as `langue.load` has it. api_keys: a file of keys, one a line, beside
-    those of LANGUE_API_KEYS; without any, only loopback is served. names: more names that the
-    server is called by (the Host header); cors: origins of pages that may call. limits: by the
-    names of `Limits`. ready: is called with the address once calls are taken. LangueError where a
-    run or a setting cannot be used.
+    memory: such as "8GB", for weights and KV caches; None: most of the free memory. weights: the
+    format in which weight matrices are held, as in `langue.load`. api_keys: a file with one key per
+    line, in addition to those of LANGUE_API_KEYS; without any, only loopback is served. names:
+    additional accepted Host headers. cors: origins of web pages that may call. limits: by the names
+    of `Limits`. ready: called with the address once calls are accepted. Raises LangueError if a run
+    or a setting cannot be used.
     """
     need(NEEDED, "serve")
     share_heaps()
@@ -62,7 +62,7 @@ def serve(
 
 
 def need(packages: Sequence[str], extra: str) -> None:
-    """SettingsError where a package is not installed that an extra of langue brings."""
+    """Raise SettingsError if a package of an extra of langue is not installed."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise SettingsError(
@@ -71,7 +71,7 @@ def need(packages: Sequence[str], extra: str) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that takes calls. SettingsError where the address cannot be had."""
+    """Return a listening socket; raise SettingsError if the address is not available."""
     bare = host.strip("[]")
     try:
         found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -112,7 +112,7 @@ def _run(
             ready(f"http://{shown}:{port}")
 
     server = Server(make_app(state, doors), state, listening, drain, tell)
-    # uvicorn raises the signal that ended it once more, when all is done
+    # uvicorn raises the signal that stopped it again after it has finished
     before = {each: signal.signal(each, _ignore) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listening])
@@ -126,4 +126,4 @@ def _run(
 
 
 def _ignore(number: int, frame: Any) -> None:
-    """The server has ended by it already."""
+    """Ignore a signal: the server has already stopped because of it."""

@@ -1,5 +1,5 @@
-"""What arrives: a path. What leaves: the files of the page, and the reports of runs, under policies
-by which a browser runs nothing but the page's own scripts, and loads nothing from elsewhere.
+"""The web page: takes a path; returns the page's files and the reports of runs, with content
+security policies that only allow the page's own scripts, and nothing from other sites.
 """
 
 import secrets
@@ -21,8 +21,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
     " data:; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# A report is one file with its styles and pictures in it. It may come from anybody's folder: the
-# sandbox has an origin of its own, without scripts.
+# A report is one file that contains its styles and pictures. It may come from an untrusted folder,
+# so it is sandboxed, with an origin of its own and without scripts.
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'self'; sandbox"
@@ -49,7 +49,7 @@ def add_site(app: FastAPI) -> None:
 
 
 class _Files(StaticFiles):
-    """The files of the page."""
+    """The static files of the page."""
 
     async def get_response(self, path: str, scope: Any) -> Response:
         return _strict(await super().get_response(path, scope))
@@ -58,7 +58,7 @@ class _Files(StaticFiles):
 def _strict(response: Response, policy: str = POLICY) -> Response:
     response.headers["content-security-policy"] = policy
     response.headers["referrer-policy"] = "no-referrer"
-    # asked for again each time: files of two versions do not work together
+    # always revalidated, because files of two versions do not work together
     response.headers["cache-control"] = "no-cache"
     return response
 

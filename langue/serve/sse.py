@@ -1,5 +1,5 @@
-"""What arrives: the parts of an answer, as they come. What leaves: server-sent events, as OpenAI's
-clients read them.
+"""Server-sent events: takes the parts of an answer as they come; returns them in the form that
+OpenAI's clients read.
 """
 
 import json
@@ -16,27 +16,27 @@ DONE = "data: [DONE]\n\n"
 
 
 def event(data: Any, name: str | None = None) -> str:
-    """One event."""
+    """Encode one event."""
     head = f"event: {name}\n" if name is not None else ""
     return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 class EventStream(StreamingResponse):
-    """A stream of events, whose source is ended where the client goes."""
+    """A stream of events, whose source is closed if the client disconnects."""
 
     media_type = EVENTS
 
     def __init__(
         self, events: AsyncIterator[str], stack: AsyncExitStack, done: bool = True
     ) -> None:
-        """stack: closed in the end, also where nobody reads to it. done: whether an error, too, is
-        followed by the mark of an end.
+        """stack: closed at the end, even if the client does not read to the end. done: whether the
+        end mark is also sent after an error.
         """
         self._events = events
         self._stack = stack
-        # proxies are not to wait for more
+        # tell proxies not to buffer
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_told(events, done), headers=headers)
+        super().__init__(_with_error(events, done), headers=headers)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send the events."""
@@ -47,8 +47,8 @@ class EventStream(StreamingResponse):
             await self._stack.aclose()
 
 
-async def _told(events: AsyncIterator[str], done: bool) -> AsyncIterator[str]:
-    """The events, and the error that ends them where there is one: the status is sent already."""
+async def _with_error(events: AsyncIterator[str], done: bool) -> AsyncIterator[str]:
+    """Yield the events; an error becomes the last event, since the status has already been sent."""
     try:
         async for each in events:
             yield each

@@ -1,4 +1,4 @@
-"""What a server is made of, for its routes."""
+"""The shared state of a server's routes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class State:
     shelf: Shelf
     limits: Limits
     metrics: Metrics
-    failure: ApiError | None = None  # why it could not begin
-    is_ending: bool = False  # calls are answered to the end, and none is wanted any more
+    failure: ApiError | None = None  # why it could not start
+    is_ending: bool = False  # shutting down: open calls are completed, new ones refused
 
 
 def state_for(
@@ -30,7 +30,9 @@ def state_for(
     idle: float,
     limits: Mapping[str, Any] | None,
 ) -> State:
-    """Of a new server; all of it as `langue serve` has it, and nothing loaded yet."""
+    """Return the state of a new server, with the options of `langue serve`; no model is loaded
+    yet.
+    """
     budget = None if memory is None else parse_size(memory)
     named, budget = name_all(runs, budget, weights)
     metrics = Metrics()
@@ -38,5 +40,5 @@ def state_for(
 
 
 def state_of(request: Request) -> State:
-    """Of the server that a call came to."""
+    """Return the state of the server that received a call."""
     return cast(State, request.app.state.serve)

@@ -1,4 +1,4 @@
-"""The fields of the routes of tasks."""
+"""The fields of the task routes."""
 
 from typing import Annotated, Any, Literal
 
@@ -35,7 +35,7 @@ class TagFields(Fields):
 
 
 class Question(Fields):
-    """A question, and the text that its answer stands in."""
+    """A question, and the context that contains its answer."""
 
     question: Text
     context: Text
@@ -66,7 +66,7 @@ class WriteFields(Streamed):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True), WHOLE] = 0
 
     def options(self) -> dict[str, Any]:
-        """Those of `Model.generate` that were asked for."""
+        """Return the fields that were set, as arguments of `Model.generate`."""
         names = (
             *("source_language", "target_language", "min_tokens", "beams", "length_penalty"),
             *("no_repeat_ngram", "temperature"),

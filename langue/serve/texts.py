@@ -1,8 +1,8 @@
-"""What arrives: texts of a call, and what a model makes of such. What leaves: it, of these texts,
-computed together with those of other calls.
+"""Batching of texts: takes the texts of a call, and a function of the model; returns its results,
+computed together with those of concurrent calls.
 
-A text that is longer than a model reads is refused, or cut where that is asked for; the answer then
-says how many were.
+A text that is too long for the model is refused or, on request, truncated; the answer then says how
+many were.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from langue.runs.model import Model
 
 Function = Callable[[list[Any]], Sequence[Any]]
-MOST_TEXTS = 2048  # of one call, as OpenAI has it
+MOST_TEXTS = 2048  # per call, as in OpenAI's API
 
 
 def check_count(items: Sequence[Any], limits: Limits) -> None:
-    """ApiError where a call has too many texts, or one in which there is nothing."""
+    """Raise ApiError if a call has too many texts, or an empty one."""
     most = max(MOST_TEXTS, limits.prompts)
     if len(items) > most:
         what = f"'input' has {len(items):,} texts, and the limit is {most:,} per request"
@@ -45,9 +45,11 @@ async def apply_together(
     *,
     truncate: bool = False,
 ) -> tuple[list[Any], int]:
-    """What a function makes of each item, on the model's thread, and how many were cut. key: calls
-    that have the same one may be computed together. truncate: cut what is too long, of this call
-    alone. ApiError where a text cannot be read.
+    """Return a function's result for each item, computed on the model's thread, and how many were
+    truncated.
+
+    key: calls with the same key may be computed together. truncate: cut long texts of this call
+    only. Raises ApiError if a text cannot be encoded.
     """
     inputs = loaded.model.inputs
     n_cut = 0
@@ -84,13 +86,15 @@ async def apply_together(
 
 
 def usage_of(tokens: int, n_cut: int) -> dict[str, Any]:
-    """What the end of an answer tells."""
+    """Return the usage fields at the end of an answer."""
     usage: dict[str, Any] = {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     return usage | {"truncated": n_cut} if n_cut else usage
 
 
 def n_tokens(model: "Model", items: Sequence[Any]) -> list[int]:
-    """Tokens of each text or pair, uncut; of token ids, how many."""
+    """Return the number of tokens of each text or pair before truncation, or the number of given
+    token ids.
+    """
     if not items:
         return []
     first = items[0]

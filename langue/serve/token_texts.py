@@ -1,5 +1,5 @@
-"""What arrives: token ids. What leaves: each as clients are shown it beside its log-probability: a
-text, and its bytes.
+"""Tokens in log-probabilities: takes token ids; returns each in the form that clients get next to
+its log-probability, as text and bytes.
 """
 
 from collections.abc import Sequence
@@ -11,34 +11,38 @@ from langue.generation.sample import Choice
 from langue.text.tokenizers.decoding import decoding_of, token_bytes
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-LOWEST = -9999.0  # in the place of minus infinity, which JSON does not have
+LOWEST = -9999.0  # replaces minus infinity, which JSON does not have
 
 
 class TokenTexts:
-    """Tokens of one tokenizer, as they are shown one by one."""
+    """The texts of one tokenizer's tokens."""
 
     def __init__(self, tokenizer: Tokenizer, size: int) -> None:
-        """size: tokens that the model has logits for."""
+        """size: number of the model's logits."""
         self._tokenizer = tokenizer
         self._size = size
 
     @cached_property
     def _bytes(self) -> list[bytes] | None:
-        """Of each token; None where its decoder does not go token by token."""
+        """The bytes of each token; None if the decoder does not work token by token."""
         try:
             return token_bytes(self._tokenizer, self._size).later
         except ModelError:
             return None
 
     def bytes_of(self, token: int) -> bytes:
-        """What it adds to a text; of one that adds nothing, as an end token, its name."""
+        """Return the bytes that a token adds to a text; for a token that adds none, such as an end
+        token, its name.
+        """
         known = self._bytes
         if decoding_of(self._tokenizer).skips(token) or known is None or token >= len(known):
             return self._tokenizer.token(token).encode()
         return known[token]
 
     def text(self, token: int) -> str:
-        """As OpenAI's completions write it: `bytes:` where it is a part of a character."""
+        """Return the token in the form of OpenAI's completions: `bytes:` if it is part of a
+        character.
+        """
         raw = self.bytes_of(token)
         try:
             return raw.decode()
@@ -46,7 +50,7 @@ class TokenTexts:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
     def chat_logprobs(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """`choices[].logprobs` of a chat completion."""
+        """Return `choices[].logprobs` of a chat completion."""
         content = []
         for choice in choices:
             top = [self._entry(token, value) for token, value in choice.top]
@@ -61,8 +65,10 @@ class TokenTexts:
     def completion_logprobs(
         self, choices: Sequence[Choice | None], first: int | None, offset: int
     ) -> dict[str, Any]:
-        """`choices[].logprobs` of a completion. first: the token of a choice that is None, the
-        first of a prompt; offset: characters before.
+        """Return `choices[].logprobs` of a completion.
+
+        first: the first token of the prompt, whose choice is None. offset: number of characters
+        before.
         """
         found: dict[str, list[Any]] = {
             "tokens": [],
@@ -76,7 +82,7 @@ class TokenTexts:
             text = self.text(token)
             top = None
             if choice is not None:
-                top = self._likeliest(choice)
+                top = self._top_texts(choice)
             found["tokens"].append(text)
             found["token_logprobs"].append(None if choice is None else finite(choice.logprob))
             found["top_logprobs"].append(top)
@@ -84,8 +90,10 @@ class TokenTexts:
             offset += len(text)
         return found
 
-    def _likeliest(self, choice: Choice) -> dict[str, float]:
-        """The texts of the likeliest tokens and of the chosen one; of equal texts, the likelier."""
+    def _top_texts(self, choice: Choice) -> dict[str, float]:
+        """Return the texts of the top tokens and of the chosen one; of equal texts, the more
+        probable.
+        """
         found: dict[str, float] = {}
         for token, value in (*choice.top, (choice.token, choice.logprob)):
             found.setdefault(self.text(token), finite(value))
@@ -93,5 +101,5 @@ class TokenTexts:
 
 
 def finite(value: float | None) -> float:
-    """As JSON has it."""
+    """Return a value that JSON can represent."""
     return LOWEST if value is None or value < LOWEST else value

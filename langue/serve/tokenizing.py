@@ -1,5 +1,5 @@
-"""What arrives: a text or a conversation, at `/tokenize`, or token ids, at `/detokenize`. What
-leaves: the one as the other, in the shapes of vLLM's routes of these names.
+"""`/tokenize` and `/detokenize`: convert texts or conversations to token ids and back, in the
+format of vLLM's routes of these names.
 """
 
 import asyncio
@@ -39,7 +39,9 @@ class DetokenizeFields(Fields):
 
 @router.post("/tokenize")
 async def tokenize(fields: TokenizeFields, request: Request) -> Response:
-    """The tokens of a text, or of a conversation by the model's chat template."""
+    """Return the token ids of a text, or of a conversation rendered by the model's chat
+    template.
+    """
     request.state.call.model = fields.model
     if (fields.prompt is None) == (fields.messages is None):
         what = "Give either 'prompt' or 'messages'"
@@ -81,7 +83,7 @@ def _encoded(loaded: Loaded, fields: TokenizeFields) -> list[int]:
 
 @router.post("/detokenize")
 async def detokenize(fields: DetokenizeFields, request: Request) -> Response:
-    """The text that tokens stand for, special ones included."""
+    """Return the text of token ids, including special tokens."""
     request.state.call.model = fields.model
     async with state_of(request).shelf.use(fields.model) as loaded:
         text = await asyncio.to_thread(_decoded, loaded, fields.tokens)

@@ -1,5 +1,5 @@
-"""What arrives: a model folder, described. What leaves: what people do with the model, as
-`/v1/models` tells it and the page shows it: by the shape of its results, never by a task's name.
+"""How a model is used: takes the description of a model folder; returns what `/v1/models` reports
+and the page displays, by the kind of its results and never by a task's name.
 """
 
 import secrets
@@ -12,7 +12,7 @@ from langue.model.config import ModelConfig
 from langue.runs.save import task_of
 
 REPORT = "report.html"  # of a run
-CONTINUATION = "continuation"  # of a language model that answers nobody
+CONTINUATION = "continuation"  # for a language model without a chat template
 MESSAGES = "messages"
 
 
@@ -21,15 +21,15 @@ class Use:
     """How a model is used."""
 
     result: str  # a `Result` of tasks, or CONTINUATION
-    pairs: bool | None = None  # whether it reads pairs of texts; None: not known
-    languages: tuple[str, ...] = ()  # codes of those that it translates between
+    pairs: bool | None = None  # whether it reads pairs of texts; None: unknown
+    languages: tuple[str, ...] = ()  # codes of the languages that it translates between
     report: Path | None = None
-    # The report is opened by a link, which carries no key: who may list the models is told this
-    # word, and nobody can guess it.
+    # A report is opened by a link, which carries no key. So the link contains this secret, which is
+    # only given to callers who may list the models.
     ticket: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     def told(self) -> dict[str, Any]:
-        """Its part of a model's description."""
+        """Return its part of a model's description."""
         return {
             "result": self.result,
             "pairs": self.pairs,
@@ -39,8 +39,8 @@ class Use:
 
 
 def use_of(described: Description, config: ModelConfig) -> Use:
-    """How a described model is used. ModelError where it has no tokenizer: what is asked for by
-    text cannot be read.
+    """Return how a described model is used; raise ModelError if it has no tokenizer, since it could
+    not read texts.
     """
     tokenizer = read_tokenizer(described)
     report = described.told / REPORT

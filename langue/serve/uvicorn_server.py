@@ -1,5 +1,5 @@
-"""What arrives: an application and a socket that listens. What leaves: calls, taken and answered by
-uvicorn, until a signal; then each call that came is answered to the end, or told why not.
+"""The HTTP server: takes an application and a listening socket; has uvicorn answer calls until a
+signal, then completes every call that was received, or tells the client why not.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from langue.serve.guard import FAREWELL, App
 from langue.serve.state import State
 
-SILENT = 30  # seconds in which the first call of a connection must have begun
-LINGER = 0.5  # seconds in which a call is refused that was on its way when the server was to end
+SILENT = 30  # time limit for the first call on a connection
+LINGER = 0.5  # seconds in which calls that were already on their way at the shutdown are refused
 
 
 class Server(uvicorn.Server):
-    """Tells when it is ready, and the routes when it is to end."""
+    """A uvicorn server that reports when it is ready, and tells the routes when it shuts down."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Server(uvicorn.Server):
         drain: int,
         ready: Callable[[], None],
     ) -> None:
-        """drain: seconds in which calls are answered to the end; what is left is broken off."""
+        """drain: seconds in which open calls are completed; the rest is aborted."""
         self.state = state
         self.listening = listening
         self.drain = drain
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
             app,
             lifespan="on",
             log_level="warning",
-            # its own would close the handlers of all other loggers of this process
+            # uvicorn's own would close the handlers of all other loggers in this process
             log_config=None,
             access_log=False,
             server_header=False,
@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Load what is served, and listen."""
+        """Load the models, and listen."""
         await super().startup(sockets)
         if self.state.failure is not None:
             self.should_exit = True
@@ -60,18 +60,20 @@ class Server(uvicorn.Server):
             self.ready()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Take a signal to end."""
+        """Start the shutdown on a signal."""
         self.state.is_ending = True
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen no more, and end when all calls have."""
+        """Stop listening, and finish when all calls have ended."""
         asyncio.get_running_loop().call_later(self.drain, self._break_off)
         await self._take_last()
         await super().shutdown(sockets)
 
     async def _take_last(self) -> None:
-        """Take who is connected already, and would be cut in silence; then listen no more."""
+        """Accept the connections that are already waiting, which would be dropped silently, then
+        stop listening.
+        """
         last = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -90,20 +92,20 @@ class Server(uvicorn.Server):
 
 
 class Protocol(H11Protocol):
-    """Closes connections on which no call comes, or only a part of one."""
+    """Closes connections that send no call, or only a part of one."""
 
     _is_ending = False
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a call."""
+        """Start the time limit for the first call."""
         super().connection_made(transport)
         self._silence = self.loop.call_later(SILENT, self._close_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Keep nothing of it."""
-        self._silence.cancel()  # it would hold all of the connection until then
+        """Release everything about the connection."""
+        self._silence.cancel()  # a pending timer would keep the whole connection in memory
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # of one that was reset, too
+        self._unset_keepalive_if_required()  # also after a connection reset
 
     def on_response_complete(self) -> None:
         """Wait for the next call."""
@@ -112,7 +114,7 @@ class Protocol(H11Protocol):
             self.loop.call_later(LINGER, self._close_if_idle)
 
     def shutdown(self) -> None:
-        """Close, when a call that may be on its way has been refused."""
+        """Close the connection after any call that may be on its way has been refused."""
         self._is_ending = True
         self.loop.call_later(LINGER, self._close_if_idle)
 

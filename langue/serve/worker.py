@@ -1,8 +1,8 @@
-"""What arrives: requests and texts of many calls. What leaves: what a model makes of them, on the
-event loop of the calls.
+"""The thread that owns a model: takes requests and texts of many calls; delivers the model's
+results on the event loop of the calls.
 
-One thread owns a model: it steps its engine, and between steps puts texts that are waiting through
-the model together. Nobody else touches the model, so that nothing of it needs a lock.
+The thread steps the generation engine and, between steps, runs batches of waiting texts. No other
+thread touches the model, so the model needs no locks.
 """
 
 import asyncio
@@ -20,27 +20,27 @@ from langue.generation.turns import Turns
 from langue.runs.generation import TextEngine
 from langue.serve.metrics import Metrics
 
-MOST_TEXTS = 256  # that go through a model together
-LEAST_SHARE = 512  # tokens
-HUNG = 60.0  # seconds of one step after which something is wrong
+MOST_TEXTS = 256  # maximum number of texts in a batch
+LEAST_SHARE = 512  # minimum default limit of new tokens
+HUNG = 60.0  # duration of a step after which the model counts as hung
 Sink = Callable[[Delta, Completion | None], None]  # called on the event loop
 
 
 @dataclass
 class _Writing:
-    """A request at the engine."""
+    """A request in the engine."""
 
     sink: Sink
     model: str
     began: float
-    last: float | None = None  # when its last token came
+    last: float | None = None  # time of its last token
 
 
 @dataclass(eq=False)
 class _Texts:
     """Texts of one call."""
 
-    key: Any  # calls that have the same one may go together
+    key: Any  # calls with the same key may share a batch
     owner: str
     items: list[Any]
     function: Callable[[list[Any]], Sequence[Any]]
@@ -58,23 +58,23 @@ class Worker:
         make_engine: Callable[[], TextEngine] | None = None,
         context: int = 0,
     ) -> None:
-        """make_engine: of a model that writes; called anew where an engine breaks. context: tokens
-        of a prompt and its answer, 0 for as many as the engine takes.
+        """make_engine: for a model that generates; called again if an engine fails. context:
+        maximum number of tokens of prompt and answer; 0: limited by the engine only.
         """
         self.name = name
         self.metrics = metrics
         self.engine = make_engine() if make_engine is not None else None
         self.room = 0 if self.engine is None else self.engine.room
-        # what an answer may have that says nothing of its length: others are to fit beside
+        # default limit of new tokens, which leaves room for other calls
         self.share = 0 if self.engine is None else max(LEAST_SHARE, self.engine.capacity // 8)
-        if context:  # the last token that is written has no position
+        if context:  # the last generated token needs no position
             self.room = min(self.room, context + 1)
         self._make_engine = make_engine
         self._loop = loop
         self._condition = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
-        self._texts: list[_Texts] = []  # in the order in which they came
-        self._turns = Turns()  # by texts
+        self._texts: list[_Texts] = []  # in order of arrival
+        self._turns = Turns()  # counts texts
         self._writing: dict[int, _Writing] = {}
         self._is_closed = False
         self._step_began: float | None = None
@@ -85,17 +85,17 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread lives."""
+        """Whether its thread is alive."""
         return self._thread.is_alive()
 
     @property
     def is_well(self) -> bool:
-        """Whether its thread lives and moves."""
+        """Whether its thread is alive and does not hang."""
         began = self._step_began
         return self.is_alive and (began is None or time.monotonic() - began < HUNG)
 
     async def put(self, request: Request, constraint: Constraint | None, sink: Sink) -> int:
-        """Queue a request; its number. ModelError where it can never be answered."""
+        """Queue a request and return its id; raise ModelError if it can never be answered."""
         future: asyncio.Future[int] = self._loop.create_future()
         queued: list[int] = []
 
@@ -104,22 +104,22 @@ class Worker:
             try:
                 id = self.engine.put(request, constraint)
             except LangueError as error:
-                self._tell(_fail, future, error)
+                self._call_on_loop(_fail, future, error)
                 return
             queued.append(id)
             self._writing[id] = _Writing(sink, self.name, time.monotonic())
             self.metrics.count("langue_prompt_tokens_total", len(request.prompt), model=self.name)
-            self._tell(_resolve, future, id)
+            self._call_on_loop(_resolve, future, id)
 
         self._add(command)
         try:
             return await future
-        except asyncio.CancelledError:  # who asked has gone, and does not know the number
+        except asyncio.CancelledError:  # the caller is gone, and does not know the id
             self._add(lambda: self._cancel(queued))
             raise
 
     def cancel(self, id: int) -> None:
-        """Take a request out."""
+        """Cancel a request."""
         if self.is_alive:
             self._add(lambda: self._cancel([id]))
 
@@ -135,8 +135,8 @@ class Worker:
         items: list[Any],
         owner: str = "",
     ) -> list[Any]:
-        """What a function makes of each item; items of calls that have the same key go together.
-        Owners take turns.
+        """Return a function's result for each item; items of calls with the same key share batches,
+        and owners are served in turn.
         """
         if not items:
             return []
@@ -150,7 +150,7 @@ class Worker:
         return await future
 
     def close(self) -> None:
-        """End the thread, once what it is at is done."""
+        """Stop the thread after its current step."""
         with self._condition:
             self._is_closed = True
             self._condition.notify()
@@ -197,7 +197,7 @@ class Worker:
         now = time.monotonic()
         try:
             deltas = self.engine.step(now)
-        except Exception as error:  # a defect, of which each caller is told; a new engine begins
+        except Exception as error:  # a bug: tell every caller, and start a new engine
             self._break(error)
             return
         told = []
@@ -216,7 +216,7 @@ class Worker:
                 )
             told.append((writing.sink, delta, completion))
         if told:
-            self._tell(_deliver, told)
+            self._call_on_loop(_deliver, told)
 
     def _measure(self, writing: _Writing, delta: Delta, now: float) -> None:
         if not delta.tokens:
@@ -232,7 +232,7 @@ class Worker:
         writing.last = now
 
     def _break(self, error: Exception) -> None:
-        """Tell all that the engine failed, and make a new one."""
+        """Fail all requests, and create a new engine."""
         said = " ".join(str(error).split())[:200]
         failure = EngineError(f"the engine failed ({type(error).__name__}: {said})")
         told = []
@@ -241,16 +241,17 @@ class Worker:
             delta = Delta(id, finish_reason="error", error=failure)
             told.append((writing.sink, delta, completion))
         self._writing.clear()
-        self._tell(_deliver, told)
-        self.engine = None  # what it holds is given back first
+        self._call_on_loop(_deliver, told)
+        self.engine = None  # release its memory before the new one is created
         assert self._make_engine is not None
         self.engine = self._make_engine()
 
     def _next_texts(self) -> list[_Texts]:
-        """Of the owner who has had least, what waits longest; and others whose texts may go along,
-        in the same order.
+        """Return the next batch: the longest-waiting texts of the owner who has received the least,
+        and other texts with the same key, in the same order.
         """
-        present = [each for each in self._texts if not each.future.done()]  # others have gone
+        # callers of the others are gone
+        present = [each for each in self._texts if not each.future.done()]
         if not present:
             self._texts = []
             self._turns.clear()
@@ -271,8 +272,8 @@ class Worker:
         return chosen
 
     def _apply(self, chosen: list[_Texts]) -> None:
-        """Put texts through the model. Where they fail together, each call fails or succeeds by
-        itself.
+        """Run a batch; if it fails, run the texts of each call separately, so that each fails or
+        succeeds on its own.
         """
         items = [item for each in chosen for item in each.items]
         self.metrics.observe("langue_batch_texts", len(items), model=self.name)
@@ -283,25 +284,25 @@ class Worker:
                 for each in chosen:
                     self._apply([each])
                 return
-            self._tell(_fail, chosen[0].future, _as_ours(error))
+            self._call_on_loop(_fail, chosen[0].future, _as_langue_error(error))
             return
         at = 0
         for each in chosen:
             own = found[at : at + len(each.items)]
             at += len(each.items)
-            self._tell(_resolve, each.future, own)
+            self._call_on_loop(_resolve, each.future, own)
 
-    def _tell(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Have a function called on the event loop; where that is over, nobody waits any more."""
+    def _call_on_loop(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function on the event loop; if that is closed, nobody is waiting any more."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
 class EngineError(ModelError):
-    """A defect, and nothing that the caller can mend."""
+    """A bug in langue, which the caller cannot fix."""
 
 
-def _as_ours(error: Exception) -> LangueError:
+def _as_langue_error(error: Exception) -> LangueError:
     if isinstance(error, LangueError):
         return error
     said = " ".join(str(error).split())[:200]
@@ -324,6 +325,6 @@ def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
 
 
 def of_sample(request: Request, constraint: Constraint | None, sample: int) -> Any:
-    """The same request and its constraint, as another one of several answers."""
+    """Return a copy of a request and its constraint, for another of several answers."""
     fork = None if constraint is None else constraint.fork()
     return replace(request, sample=sample), fork

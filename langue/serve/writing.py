@@ -1,5 +1,5 @@
-"""What arrives: prompts and how to go on from them. What leaves: what a model writes, as it comes,
-of all answers of a call; and an end to it where nobody waits any more.
+"""Generation for calls: takes prompts and options; returns the generated texts of all answers of a
+call as they arrive, and cancels them if the client is gone.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ class Piece:
 
     index: int
     delta: Delta
-    completion: Completion | None  # where it has ended
+    completion: Completion | None  # set once the answer has ended
 
 
 @dataclass
 class Asked:
-    """Prompts of one call, each with its answers."""
+    """The prompts of one call, with the options of their answers."""
 
     prompts: Sequence[Any]  # texts, token ids or conversations
     options: dict[str, Any]
     n: int = 1
     seed: int | None = None
-    max_tokens: int | None = None  # None: as many as there is room for, up to the server's limit
-    param: str = "messages"  # the field that the prompts are in
-    limit_param: str = "max_tokens"  # and the one that max_tokens is of
-    form_param: str | None = None  # the one that says what the text must be
-    # max_tokens: None is what the model's generation config says
+    max_tokens: int | None = None  # None: as many as fit, up to the server's limit
+    param: str = "messages"  # name of the field with the prompts
+    limit_param: str = "max_tokens"  # name of the field with max_tokens
+    form_param: str | None = None  # name of the field with the constraint on the text
+    # max_tokens=None means the limit of the model's generation config
     as_configured: bool = False
-    encode: Callable[[Any], Any] = lambda prompt: prompt  # done on a thread of its own
+    encode: Callable[[Any], Any] = lambda prompt: prompt  # runs on a thread of its own
 
 
 class Answers:
@@ -52,17 +52,18 @@ class Answers:
         self.loaded = loaded
         self.call = call
         self.limits = limits
-        self.prompts: list[list[int]] = []  # of each prompt, its tokens
-        self.sampling = Sampling()  # as it is followed, once the first prompt is read
+        self.prompts: list[list[int]] = []  # the token ids of each prompt
+        # the sampling settings in effect, once the first prompt is prepared
+        self.sampling = Sampling()
         self.cached_tokens = 0
         self.new_tokens = 0
         self._queue: asyncio.Queue[Piece] = asyncio.Queue()
-        self._ids: dict[int, int] = {}  # index of an answer -> request
+        self._ids: dict[int, int] = {}  # index of an answer -> request id
         self._left = 0
 
     @property
     def usage(self) -> dict[str, Any]:
-        """As OpenAI counts."""
+        """The token counts in OpenAI's format."""
         prompt = sum(len(each) for each in self.prompts)
         return {
             "prompt_tokens": prompt,
@@ -72,7 +73,9 @@ class Answers:
         }
 
     async def start(self, asked: Asked) -> None:
-        """Queue all. ApiError where one of them can never be answered; then none is."""
+        """Queue all answers; if one of them can never be answered, cancel all and raise
+        ApiError.
+        """
         count = len(asked.prompts) * asked.n
         if count > self.limits.prompts:
             what = (
@@ -102,7 +105,7 @@ class Answers:
         self.call.prompt_tokens = sum(len(each) for each in self.prompts)
 
     def _prepare(self, asked: Asked, prompt: Any, seed: int) -> tuple[Request, Any]:
-        """A prompt encoded and its constraint compiled, on a thread of its own."""
+        """Encode a prompt and compile its constraint; runs on a thread of its own."""
         engine = self.loaded.worker.engine
         if engine is None:
             raise EngineError("the engine is being made anew", do="try again")
@@ -142,7 +145,7 @@ class Answers:
         return take
 
     async def pieces(self) -> AsyncIterator[Piece]:
-        """What comes, until all have ended. ApiError where one fails."""
+        """Yield the pieces of all answers until they have ended; raise ApiError if one fails."""
         try:
             while self._left:
                 piece = await self._queue.get()
@@ -165,7 +168,7 @@ class Answers:
             raise ApiError(504, what, code="deadline_exceeded")
 
     async def whole(self) -> list[Completion]:
-        """All answers, when the last has ended; none where the caller has gone."""
+        """Return all answers once the last one has ended."""
         found: dict[int, Completion] = {}
         async for piece in self.pieces():
             if piece.completion is not None:
@@ -173,7 +176,7 @@ class Answers:
         return [found[index] for index in sorted(found)]
 
     def cancel(self) -> None:
-        """Take out what has not ended."""
+        """Cancel the answers that have not ended."""
         for id in self._ids.values():
             self.loaded.worker.cancel(id)
         self._ids.clear()
@@ -191,8 +194,8 @@ def _as_api(error: LangueError, param: str | None, form_param: str | None = None
 
 
 async def until_gone(receive: Any, work: Any) -> Any:
-    """What a coroutine gives; it is cancelled where the caller goes, which Starlette sees only of
-    streams.
+    """Return the result of a coroutine, and cancel it if the client disconnects, which Starlette
+    only notices for streams.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(receive))
