@@ -1,13 +1,13 @@
-"""What arrives: dialogues with summaries, a number of minutes. What leaves: how well langue and
-transformers' Seq2SeqTrainer summarise after so many of the processor's minutes from random weights,
-beside the first sentences of the source.
+"""Compare langue and transformers' Seq2SeqTrainer on summarisation of dialogues, trained from
+random weights for the same CPU minutes, beside the first sentences of the source.
 
-Both sides train the same T5 shape with the tokenizer that langue has trained on the training rows,
-the same cut of sources and targets, rate, schedule, decay and batches, on one thread. Each first
-measures its own pace, from which the steps follow that the minutes allow, so that both schedules
-reach their ends; what evaluations on dev cost is not counted. transformers' side has the options
-that make it fastest here, and labels padded by -100. langue reads the weights of both, and judges
-them on the same rows by the same code. The two processes take turns (benchmarks/task_sides.py).
+Both sides train the same T5 shape, with the tokenizer that langue has trained on the training rows,
+and the same truncation of sources and targets, learning rate, schedule, decay and batches, with one
+thread. Each side first measures its own pace, which determines the number of steps for the given
+minutes, so that both schedules finish; the cost of evaluations on dev is excluded. transformers'
+side has the options that make it fastest here, and labels padded with -100. langue loads the
+weights of both, and evaluates them on the same rows with the same code. The two processes run in
+turn (benchmarks/task_sides.py).
 """
 
 import json
@@ -40,13 +40,13 @@ from benchmarks.task_sides import (
 SHARED = {"lr": 2e-3, "warmup": 0.1, "weight_decay": 0.01, "batch": 16, "max_length": 256}
 COLUMNS = {"source": "text", "target": "summaries"}
 MOST = {"train": 10**9, "dev": 200, "test": 300}
-TRIAL = 24  # steps by which a side measures its pace, the first of which are not counted
-POINTS = 5  # evaluations on dev
-SHOWN = 20  # texts that the results keep
+TRIAL = 24  # steps for measuring a side's pace, the first of which do not count
+POINTS = 5  # number of evaluations on dev
+SHOWN = 20  # number of texts in the results
 SETTINGS = {
     "task.output": "summary",
     "task.max_new_tokens": 100,
-    "task.dev_examples": 1,  # dev is judged by its loss; texts are written for test alone
+    "task.dev_examples": 1,  # dev is evaluated by its loss; texts are only generated for test
     "model.preset": "t5-small",
     "model.size": "5M",
     "tokenizer.vocab_size": 4096,
@@ -57,13 +57,14 @@ SETTINGS = {
     "train.warmup": SHARED["warmup"],
     "train.weight_decay": SHARED["weight_decay"],
     "train.batch_examples": SHARED["batch"],
-    "train.batch_tokens": 2 * SHARED["batch"] * SHARED["max_length"],  # never what limits a batch
+    # large enough that batch_examples always limits the batch
+    "train.batch_tokens": 2 * SHARED["batch"] * SHARED["max_length"],
     "train.best": "loss",
 }
 
 
 class Aside:
-    """A method in the place of which it stands, and the CPU seconds that its calls take."""
+    """Replaces a method, and measures the CPU seconds of its calls."""
 
     def __init__(self, owner: Any, name: str) -> None:
         self.method = getattr(owner, name)
@@ -78,8 +79,9 @@ class Aside:
 
 
 def prepared_for(job: dict[str, Any], model: Path | None = None) -> Any:
-    """What `langue finetune` prepares, of a new model whose tokenizer the job's folder keeps, or of
-    one that is trained."""
+    """Return what `langue finetune` prepares, for a new model with the tokenizer in the job's
+    folder, or for a trained one.
+    """
     from langue.runs.arguments import FINETUNE, resolve_call
     from langue.runs.prepare import prepare
 
@@ -92,7 +94,9 @@ def prepared_for(job: dict[str, Any], model: Path | None = None) -> Any:
 
 
 def steps_within(job: dict[str, Any], pace: float, tokens: float) -> int:
-    """Steps of so many tokens that fit into the minutes. pace: CPU seconds of a token."""
+    """Return the number of steps that fit into the minutes. pace: CPU seconds per token; tokens:
+    per step.
+    """
     steps = 60 * job["minutes"] / (pace * tokens)
     return POINTS * max(1, round(steps / POINTS))
 
@@ -136,7 +140,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
-    """transformers' summarisation, as its recipe has it, from random weights."""
+    """Train transformers' summarisation by its recipe, from random weights."""
     from transformers import (
         AutoConfig,
         AutoModelForSeq2SeqLM,
@@ -181,7 +185,7 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
         counts: list[int] = []
 
         def counting(items: list[Any]) -> Any:
-            if trainer.model.training:  # batches are collated in the order used
+            if trainer.model.training:  # batches are collated in the order in which they are used
                 counts.append(sum(_size(item) for item in items))
             return collate(items)
 
@@ -214,8 +218,9 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode(tokenizer: Any, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sources, and the first reference of each as labels, both cut at their ends. A new tokenizer
-    adds no token that ends a text, and labels need one."""
+    """Return the sources, and the first reference of each as labels, both truncated at the end. The
+    new tokenizer does not add an end token, which labels need.
+    """
     most = SHARED["max_length"]
     ids = tokenizer([row["source"] for row in pairs], truncation=True, max_length=most)["input_ids"]
     targets = [row["target"][0] for row in pairs]
@@ -229,7 +234,7 @@ def _size(example: dict[str, Any]) -> int:
 
 
 def judged(prepared: Any, network: Any) -> dict[str, Any]:
-    """The loss on dev, and how the texts are that are written for test."""
+    """Return the loss on dev, and the metrics of the texts generated for test."""
     task = prepared.task
     kind = torch.float32
     loss = task.mean_loss(network, prepared.dev, torch.device("cpu"), kind)
@@ -241,7 +246,8 @@ def judged_texts(task: Any, golds: Any, written: Any) -> dict[str, Any]:
     found = task.judge(golds, written)
     texts = [each.texts[0] for each in written]
     return {
-        "different": len(set(texts)),  # 1: the same for every source, which ROUGE does not tell
+        # 1: the same text for every source, which ROUGE does not reveal
+        "different": len(set(texts)),
         "metrics": found.metrics,
         "intervals": found.intervals,
         "habits": found.settled["written"],
@@ -250,7 +256,7 @@ def judged_texts(task: Any, golds: Any, written: Any) -> dict[str, Any]:
 
 
 def baselines(prepared: Any) -> dict[str, dict[str, Any]]:
-    """The simple systems that `langue finetune` chooses its baseline among, on test."""
+    """Evaluate on test the simple systems from which `langue finetune` selects its baseline."""
     from langue.tasks.seq2seq import simple_systems
     from langue.tasks.writing import Written
 
@@ -264,7 +270,7 @@ def baselines(prepared: Any) -> dict[str, dict[str, Any]]:
 
 
 def write(data: Path, folder: Path, share: float) -> str:
-    """The splits as JSON lines, which both sides read; how large they are."""
+    """Write the splits as JSON lines, which both sides read, and return their sizes."""
     from langue.text.read.source import read
 
     source = read(data, need=tuple(COLUMNS), columns=COLUMNS)
@@ -280,8 +286,9 @@ def write(data: Path, folder: Path, share: float) -> str:
 
 
 def run(data: Path | None, minutes: float, share: float, chosen: dict[str, Any]) -> None:
-    """minutes: the processor's, of each side. share: of the training rows that is used. chosen:
-    settings of both sides' model and texts, and of langue's training."""
+    """Run the comparison. minutes: CPU minutes of each side. share: fraction of the training rows
+    to use. chosen: settings of both sides' model and texts, and of langue's training.
+    """
     from langue.runs.prepare import build
 
     with tempfile.TemporaryDirectory() as temporary, others() as share_of_others:
@@ -315,7 +322,9 @@ def run(data: Path | None, minutes: float, share: float, chosen: dict[str, Any])
 
 
 def table(sides: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a line a side, and below it the losses on dev along the training."""
+    """Return a Markdown table with a line per side, and below it the losses on dev during
+    training.
+    """
     lines = [
         "| side | steps | examples | tokens | dev loss | ROUGE-1 | ROUGE-2 | ROUGE-L |"
         " different texts | length | repeated | CPU s |",

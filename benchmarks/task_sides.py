@@ -32,7 +32,9 @@ def rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
 
 
 def draw(table: Any, most: int) -> Any:
-    """At most so many rows of a table, drawn, since files may hold one label after the other."""
+    """Return at most this many random rows of a table; random, since files may be sorted by
+    label.
+    """
     if len(table) <= most:
         return table
     drawn = np.random.default_rng(1).permutation(len(table))[:most]

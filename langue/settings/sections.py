@@ -30,7 +30,7 @@ from langue.settings.recipe import ARGUMENTS
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 Share = Annotated[float, Field(ge=0, lt=1)]
-SHORTEST = 4  # tokens that `data.max_length` may be
+SHORTEST = 4  # smallest allowed `data.max_length`, in tokens
 
 
 class Section(BaseModel):
@@ -296,7 +296,7 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     epochs: float = Field(default=3.0, gt=0, description="number of epochs")
     max_steps: int = Field(default=0, ge=0, description="maximum number of steps; 0: no limit")
-    # how many are needed, the texts say: `check_budget`, in pretraining `check_sizes`
+    # the minimum depends on the texts: see `check_budget` and, in pretraining, `check_sizes`
     batch_tokens: int = Field(default=8192, description="maximum number of tokens per batch")
     batch_examples: int = Field(
         default=32,
