@@ -1,6 +1,7 @@
-"""What arrives: `python -m benchmarks WORD`, WORD one of finetune, encode, parallel, pretrain,
+"""`python -m benchmarks WORD` runs a benchmark and writes its tables to stdout and to
+benchmarks/results. WORD is one of finetune, encode, parallel, pretrain,
 gpt2, masked, shards, load, products, generate, transfer, imdb, tag, extract, embed, adapter, chat,
-summary, walk, hostile, schemas, serve. What leaves: tables on stdout and in benchmarks/results.
+summary, walk, hostile, schemas, serve.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards

@@ -1,7 +1,6 @@
-"""What arrives: the command line and the settings as the code declares them. What leaves: the
-generated pages.
+"""Generates the pages of docs/ from the command line and the settings that the code declares.
 
-Run by `make docs`; a test fails where the pages are not what the code says.
+Run by `make docs`; a test fails if the pages do not match the code.
 """
 
 import inspect

@@ -1,7 +1,6 @@
-"""What arrives: the words after `langue`. What leaves: a verb called, its result printed,
-an exit code.
+"""The command line: each command calls one verb, prints its result and sets the exit code.
 
-Nothing heavy is imported before a verb runs, so that help is instant.
+Heavy modules are imported only when a command runs, so that help is instant.
 """
 
 import atexit

@@ -1,5 +1,7 @@
-"""What arrives: the words after `langue chat`, and what is typed or piped in, turn by turn. What
-leaves: the model's answers, printed as they come; what is said about them, on stderr.
+"""`langue chat`: a conversation in the terminal.
+
+Messages are typed or piped in, turn by turn. Answers are printed as they are generated; everything
+about them goes to stderr.
 """
 
 import contextlib

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue convert`. What leaves: the model in the Hub's layout, or as
-a GGUF file.
-"""
+"""`langue convert`: write a model in the Hub's layout or as a GGUF file."""
 
 from typing import Annotated
 

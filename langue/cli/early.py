@@ -1,5 +1,6 @@
-"""What arrives: the words of a command, parsed. What leaves: nothing, or the error that can be told
-before PyTorch is imported, which takes seconds. What passes here is checked again where it is used.
+"""Checks of a command's arguments before PyTorch is imported, which takes seconds.
+
+Whatever passes here is checked again where it is used.
 """
 
 from collections.abc import Mapping

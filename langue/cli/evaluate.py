@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue evaluate`. What leaves: scores with intervals, the baseline
-beside, printed.
-"""
+"""`langue evaluate`: metrics with confidence intervals, beside the baseline."""
 
 from typing import Annotated, Any
 

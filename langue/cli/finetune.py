@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue finetune`. What leaves: a run directory, its scores
-printed.
-"""
+"""`langue finetune`: train on labelled text, write a run directory, print its metrics."""
 
 import shlex
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What arrives: the words after `langue generate`. What leaves: what the model writes, printed."""
+"""`langue generate`: print what a model generates."""
 
 import json
 import sys

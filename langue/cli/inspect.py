@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue inspect`. What leaves: a model as a tree, with its sizes,
-printed.
-"""
+"""`langue inspect`: print a model as a tree with its sizes."""
 
 from typing import Annotated
 

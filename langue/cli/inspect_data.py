@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue data inspect`. What leaves: what a text or corpus holds,
-printed.
-"""
+"""`langue data inspect`: print what a text or corpus contains."""
 
 from typing import Annotated
 

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue data mine`. What leaves: pairs with hard negatives in a
-file, and how many there are, printed.
-"""
+"""`langue data mine`: write pairs with hard negatives to a file."""
 
 import shlex
 from typing import Annotated

@@ -1,6 +1,4 @@
-"""What arrives: options that several verbs take, as written.
-What leaves: them declared once, and parsed for the verb.
-"""
+"""Options that several commands share, and how their values are parsed."""
 
 import difflib
 from collections.abc import Sequence

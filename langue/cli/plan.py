@@ -1,4 +1,4 @@
-"""What arrives: the words after `langue plan`. What leaves: what training would take, printed."""
+"""`langue plan`: print what a training run would take."""
 
 from typing import Annotated
 

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue predict`. What leaves: predictions, printed or in a
-file.
-"""
+"""`langue predict`: print predictions or write them to a file."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue pretrain`. What leaves: a run directory with a language
-model.
-"""
+"""`langue pretrain`: train a language model on raw text and write a run directory."""
 
 from typing import Annotated, Any
 

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue data preview`. What leaves: what `langue finetune` would
-train on, printed.
-"""
+"""`langue data preview`: print what `langue finetune` would train on."""
 
 import typer
 

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue rank`, `zero-shot`, `extract` and `fill-mask`. What
-leaves: answers without training, printed or in a file.
-"""
+"""`langue rank`, `zero-shot`, `extract` and `fill-mask`: answers without training."""
 
 from typing import Annotated, Any, Literal
 

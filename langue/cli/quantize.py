@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue compress quantize`. What leaves: a folder with a model in
-fewer bits, and what that costs, printed.
-"""
+"""`langue compress quantize`: write a model with fewer bits per weight, and print the costs."""
 
 from typing import Annotated
 

@@ -1,6 +1,4 @@
-"""What arrives: `langue quickstart`. What leaves: the main job done once on what is at hand, and
-what to type next.
-"""
+"""`langue quickstart`: one complete example, and what to type next."""
 
 import time
 from typing import Annotated

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue rate`. What leaves: a page to vote on, and what the votes
-say, printed.
-"""
+"""`langue rate`: a page for blind votes, and a report on the votes."""
 
 from typing import Annotated
 

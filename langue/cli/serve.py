@@ -1,4 +1,4 @@
-"""What arrives: the words after `langue serve`. What leaves: a server, until it is told to end."""
+"""`langue serve`: an HTTP server that runs until it is stopped."""
 
 from typing import Annotated
 

@@ -1,6 +1,4 @@
-"""What arrives: `langue settings`. What leaves: every key that a recipe or a command may set,
-printed.
-"""
+"""`langue settings`: print every setting of recipes and commands."""
 
 from typing import Any
 

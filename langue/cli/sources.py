@@ -1,4 +1,4 @@
-"""What arrives: words of which some name text and some are settings. What leaves: the two apart."""
+"""Arguments of which some name sources of text and others are settings."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue data tokenize`. What leaves: a corpus folder, its sizes
-printed.
-"""
+"""`langue data tokenize`: write a corpus folder and print its sizes."""
 
 import shlex
 from typing import Annotated

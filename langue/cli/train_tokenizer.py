@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue tokenizer train`. What leaves: a tokenizer's folder, its
-fertility printed.
-"""
+"""`langue tokenizer train`: write a tokenizer folder and print its fertility."""
 
 import shlex
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What arrives: the words after `langue tune`. What leaves: a study, its best trial printed."""
+"""`langue tune`: search settings in a study and print its best trial."""
 
 import shlex
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""What arrives: the words after `langue verify`.
-What leaves: each check with its outcome; exit code 1 where one fails.
-"""
+"""`langue verify`: print each check and its outcome; exit code 1 if one fails."""
 
 from typing import Annotated
 

@@ -1,14 +1,15 @@
-"""What arrives: a number as people write it in a table. What leaves: its value.
+"""Numbers as people write them in tables, and their values.
 
-The grammar, of which everything else is refused:
+This is the grammar; everything else is refused:
 
     number   = [sign] digits [point digits] [("e" | "E") [sign] digits] [blank] ["%"]
-    digits   = any number of digits; or groups of three, parted by the mark that is no point
+    digits   = any number of digits; or groups of three, separated by the mark that is not the point
     sign     = "+" | "-" | U+2212, the minus sign
 
-The point is a full stop, and the mark of groups a comma: `1100.5`, `1,100.5`. Where semicolons part
-the columns of a file, as programs write it whose point is a comma, a comma is a point: `1,5` is one
-and a half; of `1,100.5` and `1.100,5` the last mark is the point. A per cent is a hundredth.
+The decimal point is a full stop, and groups are separated by commas: `1100.5`, `1,100.5`. If
+semicolons separate the columns of a file, as programs with decimal commas write it, a comma is a
+decimal point: `1,5` is one and a half, and in `1,100.5` and `1.100,5` the last mark is the point. A
+per cent is a hundredth.
 """
 
 import re

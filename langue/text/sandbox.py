@@ -1,9 +1,8 @@
-"""What arrives: a Jinja template of others, and the values that it names. What leaves: the text
-that it writes.
+"""Rendering of Jinja templates that others wrote.
 
-A template is hostile until shown otherwise: it runs in Jinja's sandbox, which reaches no attribute
-that could do harm and bounds ranges, and what it writes or multiplies is bounded here. How long it
-computes without writing, and what it holds meanwhile, is not.
+A template is treated as hostile: it runs in Jinja's sandbox, which blocks dangerous attributes and
+limits ranges; the length of its output and of its products is limited here. The time and memory
+that it takes without writing are not limited.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,9 @@
-"""What arrives: running text from anywhere and a tokenizer. What leaves: a corpus folder, as
-data/corpus/reader.py reads it.
+"""Builds a corpus folder, which data/corpus/reader.py reads, from raw text and a tokenizer.
 
-Texts are read on one thread while others encode and write, on all cores through the `tokenizers`
-library; memory holds a few batches, however large the text. A shard appears when it is complete and
-on disk. A build that was killed and is run again reads the text anew but encodes only what no
-finished shard holds, and its result is the same bytes.
+One thread reads text while others encode and write it; the `tokenizers` library uses all cores.
+Memory holds a few batches, however large the text is. A shard appears once it is complete and on
+disk. A build that was killed reads the text again when it is rerun, but encodes only what no
+finished shard contains; the result is the same, byte for byte.
 """
 
 import contextlib

@@ -1,15 +1,14 @@
-"""What arrives: a corpus folder. What leaves: the tokens of its documents, memory-mapped, and how
-its texts are mixed.
+"""Reads a corpus folder: the tokens of its documents, memory-mapped, and the mixture of sources.
 
     corpus.json      format, dtype, vocabulary, the tokenizer's checksum; for each split its
                      shards and its sources
     tokenizer.json   and what belongs to it
-    train-00000.bin  tokens one behind the other, little-endian uint16 (uint32 where the
+    train-00000.bin  tokens, one after the other, little-endian uint16 (uint32 where the
                      vocabulary needs it)
     train-00000.idx  where each document starts, little-endian uint64, and where the last one
                      ends; dev-* likewise
 
-Tokens are stored plain: what begins and ends a text is the objective's to add.
+Only the tokens of the text are stored; the objective adds those that begin and end a text.
 """
 
 import math

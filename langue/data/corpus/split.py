@@ -1,8 +1,7 @@
-"""What arrives: one source's documents in pieces. What leaves: each piece with the split it goes
-to, train or dev.
+"""Assigns the documents of a source, piece by piece, to the splits train and dev.
 
-Which split a document goes to depends on its text alone, so that copies of it cannot stand in both.
-Where a source has only one document, its end becomes the dev document.
+The split of a document depends only on its text, so that no copy of it can be in the other split.
+If a source has a single document, the end of it becomes the dev document.
 """
 
 import hashlib

@@ -1,10 +1,9 @@
-"""What arrives: documents as tokens. What leaves: batches of chunks of them, filled to the token
-budget.
+"""Turns tokenized documents into batches of chunks that fill the token budget.
 
-A chunk is a run of one document's tokens, and a sequence of its own in the batch: nothing is
-attended to across documents, and nothing is padded. Documents longer than a block are cut into
-blocks, at an offset that is drawn anew each epoch for a long one; a batch takes exactly its budget,
-and its last chunk is divided where it must be.
+A chunk is a contiguous run of tokens of one document and its own sequence in the batch: there is no
+attention across documents and no padding. Documents longer than a block are cut into blocks; for
+long ones, the offset of the first cut is drawn anew each epoch. A batch has exactly its budget of
+tokens; its last chunk is divided where necessary.
 """
 
 from collections.abc import Callable, Sequence
