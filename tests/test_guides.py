@@ -104,6 +104,8 @@ def test_the_task_trains_predicts_and_is_published(ordinal: None, tmp_path: Path
     settings = task_battery.SETTINGS | {"task.pooling": "first", "train.epochs": 15}
     run = langue.finetune("ordinal", model=model, data=data, out=tmp_path / "run", **settings)
     assert run.metrics["baseline"]["metrics"].keys() == run.metrics["metrics"].keys()
+    again = {"model": model, "data": data, "out": tmp_path / "run", "resume": True}
+    assert langue.finetune("ordinal", **again, **settings).metrics == run.metrics
     loaded = langue.load(tmp_path / "run")
     low, high = (
         answer["score"] for answer in loaded.predict(["dull awful poor", "great warm fine"])

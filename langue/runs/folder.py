@@ -170,6 +170,8 @@ def _without_foreign(recipe: Mapping[str, Any], name: Any) -> dict[str, Any]:
     for of, options in OPTIONS.items():
         if of.endswith(f" {name}"):
             own |= known(options).keys()
+    if not own:  # a task that a program registered itself: no earlier version stored its settings
+        return dict(recipe)
     foreign = set(known(*OPTIONS.values())) - own
     return {key: value for key, value in recipe.items() if key not in foreign}
 
