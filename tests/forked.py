@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from langue.cli import main
 from tests.cheap import not_rendering, not_waiting_for_the_disk
@@ -23,7 +25,6 @@ from tests.cheap import not_rendering, not_waiting_for_the_disk
 # What the server imports. It computes nothing, so it has no threads that a fork would lose.
 IMPORTED = (
     "pytest",  # of a run without pytest-xdist, the main module
-    "datasets",
     "langue.serve.app",
     "langue.serve.state",
     "langue.serve.uvicorn_server",
@@ -31,13 +32,14 @@ IMPORTED = (
     "langue.verbs.generate",
     "langue.verbs.predict",
     "langue.verbs.pretrain",
-    "sklearn.linear_model",
     "tests.forked",
     "tests.serve.serving",
     "tests.train.child_parallel",
-    "torch._dynamo",  # which every optimiser of PyTorch imports, in two seconds and a half
-    "torch.distributed.tensor",
 )
+# Every optimiser of PyTorch imports it, in two seconds and a half. Processes of a group have a
+# server without it: with it, one of two groups was aborted or warned of a group without a backend.
+FOR_TRAINING = "torch._dynamo"
+_server_of_groups = forkserver.ForkServer()
 
 
 def start(
@@ -46,19 +48,27 @@ def start(
     output: Path | None = None,
     errors: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    is_of_group: bool = False,
 ) -> BaseProcess:
     """Call a function of a module in a process of its own; what it returns is the exit code.
 
     output: the file that stdout and stderr go to; None discards them. errors: one for stderr alone.
-    environment: all of its variables; None: those of this process.
+    environment: all of its variables; None: those of this process. is_of_group: whether it trains
+    with others.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*IMPORTED])
+    context.set_forkserver_preload([*IMPORTED, FOR_TRAINING])
     # said, since the server has the variables that stood when it was started
     variables = dict(os.environ if environment is None else environment)
     call = (function, arguments, output, errors, variables)
     child = context.Process(target=_run, args=call)
-    child.start()
+    if not is_of_group:
+        child.start()
+        return child
+    _server_of_groups.set_forkserver_preload([*IMPORTED])
+    connect = _server_of_groups.connect_to_new_process
+    with patch.object(forkserver, "connect_to_new_process", connect):
+        child.start()
     return child
 
 
@@ -145,7 +155,8 @@ def start_group(
     for rank in range(count):
         environment = os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         output = outputs / f"output-{rank}.txt"
-        children.append(start(function, *arguments, output=output, environment=environment))
+        given = {"output": output, "environment": environment, "is_of_group": True}
+        children.append(start(function, *arguments, **given))
     return children
 
 
