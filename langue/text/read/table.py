@@ -94,7 +94,11 @@ class Table:
 
     def arrow(self, name: str) -> Any:
         """The column of these rows, and no others, as Arrow's chunked array."""
-        return self.rows.select_columns([name]).with_format("arrow")[:][name]
+        from datasets.formatting import query_table
+
+        # not by `select_columns`, which hashes and copies what it knows of all columns
+        data = self.rows.data.select([name])
+        return query_table(data, slice(0, len(self)), self.rows._indices).column(name)
 
     def where(self, i: int) -> str:
         """Where row i stands, for a message: "reviews.csv, line 43"."""
