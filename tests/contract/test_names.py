@@ -81,8 +81,8 @@ def write_one(folder, weights, suffix):
         )
 
 
-# Families that between them have groups of each kind: of two names, with a bias beside, and of four;
-# and a name that is another in memory.
+# Families that between them have groups of each kind: of two names, with a bias beside, and of
+# four; and a name that is another in memory.
 OTHER_FORMS = ("bert", "gpt2", "gpt_neox", "t5", "bart", "marian", "m2m_100")
 
 
