@@ -1,20 +1,14 @@
 """Fixtures for all tests: the real data sets, if this machine has them, and patches that make small
 runs cheap."""
 
-import base64
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 
-# A PNG file with a single white pixel.
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTmF7gAAAABJRU5ErkJggg=="
-)
+from tests.cheap import not_rendering, not_waiting_for_the_disk
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, which every process that
 # they start inherits. The tests that interrupt a process need the default handler.
@@ -41,11 +35,8 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """Make `os.fsync` return immediately in this process; a bad descriptor is still an error.
-
-    It protects against loss of power, which no test simulates.
-    """
-    with patch.object(os, "fsync", os.fstat):
+    """Make `os.fsync` return immediately in this process; tests/forked.py does so in its own."""
+    with not_waiting_for_the_disk():
         yield
 
 
@@ -53,19 +44,11 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 def pictures_of_one_pixel(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compose figures without rendering them, which takes more than half the time of a small run.
 
-    Modules with `RENDERS = True` render them: the tests of figures, and one for each verb that
-    draws.
+    Modules with `RENDERS = True` render them, as the tests of figures do, and so does `rendering`
+    of tests/cheap.py, in one run of each verb that draws.
     """
     if getattr(request.module, "RENDERS", False):
         yield
         return
-    from matplotlib.figure import Figure
-
-    def save(figure: Figure, file: Any, **options: Any) -> None:
-        if hasattr(file, "write"):
-            file.write(PIXEL)
-        else:
-            Path(file).write_bytes(PIXEL)
-
-    with patch.object(Figure, "savefig", save):
+    with not_rendering():
         yield

@@ -301,6 +301,7 @@ def test_a_hostile_state_writes_nowhere_else(fitted, tmp_path):
 # --- in company ---
 
 
+@pytest.mark.slow  # which joblib starts, and each imports PyTorch
 def test_cross_validation_in_two_processes(model):
     scores = cross_val_score(made("classifier", model), TEXTS, LABELS, cv=2, n_jobs=2)
     assert scores.shape == (2,) and np.isfinite(scores).all()

@@ -12,15 +12,15 @@ from langue.hub.families.registry import FAMILIES
 
 pytest.importorskip("transformers")
 
-from tests.contract.references import draw_model  # noqa: E402
-from tests.contract.test_families import save  # noqa: E402
+from tests import forked  # noqa: E402
+from tests.contract.test_families import saved  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("device")
     for name in FAMILIES:
-        save(where / "families" / name, draw_model(name, 0))
+        saved(where / "families" / name, name, 0)
     return where
 
 
@@ -53,7 +53,7 @@ def test_the_device_refuses_what_is_not_on_it():
         "import torch; from tests.other_device import register; register(); x = torch.ones(2,"
         " device='pretend');print((x + x).tolist()); x + torch.ones(2)"
     )
-    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
+    done = forked.run_script(said)
     assert "[2.0, 2.0]" in done.stdout and "tensors of two devices, pretend and cpu" in done.stderr
 
 
@@ -90,7 +90,5 @@ told(lambda: gather_pairs(some, some, np.arange(2), torch.device(NAME)))
 def test_a_step_waits_for_the_device_no_more_often_than_it_must(tmp_path):
     """For the losses of all its batches, the norm, and what the metric is of; a layer of experts
     for their shares."""
-    done = subprocess.run(
-        [sys.executable, "-c", WAITS, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = forked.run_script(WAITS, str(tmp_path))
     assert done.stdout.split() == ["12", "1", "0"], done.stderr[-1500:]

@@ -175,12 +175,18 @@ def serve(words: list[str]) -> None:
     assert server.wait(60) == 0
 
 
+# Beside what a command says: batches of as few tokens as take a test no minute. The sizes of models
+# and the numbers of steps are the README's.
+BESIDE = {"pretrain": ["train.batch_tokens=512"]}
+
+
 def test_every_command_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in commands(ENGLISH):
         if command.startswith("langue serve"):
             serve(shlex.split(command)[1:])
         elif command.startswith("langue "):
-            code = run([*shlex.split(command)[1:], "--debug"])
+            verb, *words = shlex.split(command)[1:]
+            code = run([verb, *words, *BESIDE.get(verb, []), "--debug"])
             assert code == 0, (command, capsys.readouterr().err)
     for name in ("imdb", "folder", "reviews"):
         listed = re.findall(r"`([^`]+)`", ENGLISH.split("## A run")[1].split("\n## ")[0])

@@ -2,13 +2,12 @@
 
 import os
 import platform
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from langue.runtime import TRAINING_KERNELS, keep_kernels, peak_memory
+from tests import forked
 
 CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
@@ -31,9 +30,7 @@ print(faults() - before)
 
 
 def faults(word: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=False
-    )
+    done = forked.run_script(FAULTS, word)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -68,7 +65,8 @@ print(needed, upkeep.steps, resident_memory())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept with glibc alone")
 def test_memory_that_steps_no_longer_need_is_given_back():
-    done = subprocess.run([sys.executable, "-c", GIVEN], capture_output=True, text=True, check=True)
+    done = forked.run_script(GIVEN)
+    assert done.returncode == 0, done.stderr
     needed, steps, held = map(int, done.stdout.split())
     assert steps == 0 and held < needed + 2**24
 
@@ -107,9 +105,7 @@ print("done")
 
 
 def test_every_core_works_at_items_of_its_own_and_torch_has_its_threads_afterwards():
-    done = subprocess.run(
-        [sys.executable, "-c", CORES], capture_output=True, text=True, check=False, timeout=120
-    )
+    done = forked.run_script(CORES)
     assert done.stdout.split() == ["raised", "done"], done.stderr
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -132,6 +133,9 @@ def test_a_plain_text_goes_on(model, tmp_path):
         talk.set_system("Be brief.")
 
 
+NO_MORE_KEYS = "\x1b[?2004l\r"  # the mode in which lines are edited and pasted ends
+
+
 class Terminal:
     """`langue` in a process of its own, at the other end of a terminal."""
 
@@ -151,12 +155,35 @@ class Terminal:
 
     def until(self, text, seconds=60):
         """What is printed up to this text, which is then behind."""
-        limit = time.monotonic() + seconds
-        while text not in self.seen:
-            assert time.monotonic() < limit, self.seen
-            self.seen += os.read(self.end, 65536).decode("utf-8", "replace")
+        self._read_until(lambda: text in self.seen, seconds)
         before, _, self.seen = self.seen.partition(text)
         return before
+
+    def until_it_writes(self, seconds=60):
+        """Wait for the beginning of an answer, behind what ends a line that is typed."""
+        self.until(NO_MORE_KEYS, seconds)
+        self._read_until(lambda: self.seen, seconds)
+
+    def interrupt(self, said, seconds=60):
+        """Press Ctrl-C until this is said, which is returned as by `until`. More than once, since
+        the input asks for signals before it waits for keys, and one that comes between the two is
+        heard with the next key.
+        """
+        limit = time.monotonic() + seconds
+        while said not in self.seen:
+            os.kill(self.process.pid, signal.SIGINT)
+            assert time.monotonic() < limit, self.seen
+            self._read_until(lambda: said in self.seen, 5, is_needed=False)
+        return self.until(said)
+
+    def _read_until(self, holds, seconds, is_needed=True):
+        limit = time.monotonic() + seconds
+        while not holds():
+            left = limit - time.monotonic()
+            if left < 0 or not select.select([self.end], [], [], left)[0]:
+                assert not is_needed, f"this is all in {seconds} seconds: {self.seen!r}"
+                return
+            self.seen += os.read(self.end, 65536).decode("utf-8", "replace")
 
     def type(self, text):
         os.write(self.end, text.encode())
@@ -168,8 +195,13 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(folder):
-    made = Terminal("chat", folder, "--max-tokens", "2000", "--temperature", "1.5")
+def terminal(tmp_path):
+    """A talk whose answers have no end: more than a terminal holds that nobody reads, after which
+    it writes no further."""
+    model = tiny_decoder(tmp_path / "m", "llama", max_position_embeddings=32768)
+    (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
+    (model / "generation_config.json").write_text('{"suppress_tokens": [0]}', "utf-8")
+    made = Terminal("chat", model, "--max-tokens", "12000", "--temperature", "1.5")
     yield made
     made.close()
 
@@ -184,19 +216,15 @@ def test_a_talk_in_a_terminal(terminal, tmp_path):
     terminal.until(". ")
     terminal.type("two\r")
     terminal.until("two\r\n")
-    while len(terminal.seen) < 20:  # it writes on; the answer is then stopped, and not the program
-        terminal.seen += os.read(terminal.end, 65536).decode("utf-8", "replace")
-    os.kill(terminal.process.pid, signal.SIGINT)
-    assert "\x07" not in terminal.until("(stopped; /retry writes it anew)")
+    terminal.until_it_writes()  # the answer is then stopped, and not the program
+    assert "\x07" not in terminal.interrupt("(stopped; /retry writes it anew)")
     terminal.until("> ")
-    os.kill(terminal.process.pid, signal.SIGINT)
-    terminal.until("quits)")
+    terminal.interrupt("quits)")
     terminal.until("> ")
     terminal.type("\x1b[200~three\nfour\x1b[201~\r")  # as terminals paste
     terminal.until("four")
-    time.sleep(0.2)
-    os.kill(terminal.process.pid, signal.SIGINT)
-    terminal.until("(stopped")
+    terminal.until_it_writes()
+    terminal.interrupt("(stopped")
     terminal.until("> ")
     terminal.type(f"/save {file}\r")
     terminal.until("2 of the answers were stopped")

@@ -5,13 +5,13 @@ import io
 import json
 import select
 import signal
-import subprocess
 import sys
 
 import pytest
 
 import langue
 from langue.cli import run
+from tests import forked
 from tests.tiny import SHORT, reviews, tiny_bert, write_jsonl
 from tests.tiny_decoder import tiny_decoder
 
@@ -54,22 +54,19 @@ def given(monkeypatch, capsys):
 )
 def test_a_program_that_waits_for_each_answer_gets_it(request, words, lines):
     folder = request.getfixturevalue("reviewer" if words == ["predict"] else "writer")
-    command = [sys.executable, "-m", "langue", *words, folder, "-"]
-    pipe = subprocess.PIPE
-    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    child = forked.Piped(forked.command, [*words, folder, "-"])
     try:
         for line in lines:
-            child.stdin.write(line.encode())
+            child.stdin.write(line)
             child.stdin.flush()
             assert select.select([child.stdout], [], [], 60)[0]
             answer = json.loads(child.stdout.readline())
             assert answer.keys() & {"prediction", "finish_reason"}
         child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=60)
+        code = child.wait(60)
     finally:
         child.kill()
-        child.wait()
-    assert child.returncode == 130 and said.decode() == "langue: interrupted\n"
+    assert code == 130 and child.stderr.read() == "langue: interrupted\n"
 
 
 @pytest.mark.filterwarnings("ignore::langue.LangueWarning")  # of marks that it does not know

@@ -4,7 +4,9 @@ numbers, in batches, or refuse with a message."""
 
 import importlib.util
 import json
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -74,12 +76,21 @@ def write_tokenizer(folder, name):
     return len(tokens)
 
 
-def published(folder, name, monkeypatch, pads=True):
+@cache
+def _published_files(name):
+    with TemporaryDirectory() as made, pytest.MonkeyPatch.context() as patch:
+        folder = Path(made)
+        patch.setattr(references, "VOCABULARY", write_tokenizer(folder, name))
+        draw_model(name, 0).save_pretrained(folder)
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def published(folder, name, pads=True):
     """Write a folder of the family in which only the config says which tokens are special; pads:
     whether there is a padding token."""
     folder.mkdir()
-    monkeypatch.setattr(references, "VOCABULARY", write_tokenizer(folder, name))
-    draw_model(name, 0).save_pretrained(folder)
+    for file, content in _published_files(name).items():
+        (folder / file).write_bytes(content)
     if not pads:
         for file in (folder / "config.json", folder / "generation_config.json"):
             if file.is_file():
@@ -121,9 +132,9 @@ PADS = [(name, name not in DECODERS) for name in FAMILIES] + [("gpt2", True), ("
 
 
 @pytest.mark.parametrize("name, pads", PADS)
-def test_a_converted_model_opens_in_batches(tmp_path, monkeypatch, name, pads):
+def test_a_converted_model_opens_in_batches(tmp_path, name, pads):
     """Given only the folder, lm-evaluation-harness also scores it as langue does."""
-    folder = convert(published(tmp_path / "m", name, monkeypatch, pads), tmp_path / "out")
+    folder = convert(published(tmp_path / "m", name, pads), tmp_path / "out")
     tokenizer = assert_it_opens_in_batches(folder)
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<b>", "<c>")
     if name in DECODERS:
@@ -233,10 +244,8 @@ RUNS = [(name, pooling, pads) for name, pads in PADS for pooling in OPENED[name]
 
 
 @pytest.mark.parametrize("name, pooling, pads", RUNS)
-def test_a_run_passes_the_pipeline_and_the_collator_in_batches(
-    tmp_path, monkeypatch, name, pooling, pads
-):
-    folder = published(tmp_path / "m", name, monkeypatch, pads)
+def test_a_run_passes_the_pipeline_and_the_collator_in_batches(tmp_path, name, pooling, pads):
+    folder = published(tmp_path / "m", name, pads)
     run_of(folder, tmp_path / "run", pooling, Classify(["x", "y", "z"], Classify.Options()))
     model = load(tmp_path / "run")
     tokenizer = assert_special_tokens_agree(tmp_path / "run")
@@ -265,12 +274,10 @@ TASKS = {
 @pytest.mark.parametrize(
     "name, task", [*((name, "classify") for name in FAMILIES), ("bert", "regress")]
 )
-def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(
-    tmp_path, monkeypatch, name, task
-):
+def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(tmp_path, name, task):
     """AutoModelForSequenceClassification and the pipeline refuse it; otherwise they would predict
     with a random head."""
-    folder = published(tmp_path / "m", name, monkeypatch)
+    folder = published(tmp_path / "m", name)
     *others, pooling = OPENED[name]["refused"]
     for other in others:
         run_of(folder, tmp_path / other, other, TASKS[task])

@@ -16,8 +16,8 @@ from langue.verbs.inspect import inspect
 
 transformers = pytest.importorskip("transformers")
 
-from tests.contract.references import draw_config, draw_model, scattered  # noqa: E402
-from tests.contract.test_families import close, save, sequences, theirs  # noqa: E402
+from tests.contract.references import draw_config, scattered  # noqa: E402
+from tests.contract.test_families import close, save, saved, sequences, theirs  # noqa: E402
 from tests.tiny import tiny_bert  # noqa: E402
 from tests.tiny_decoder import tiny_decoder  # noqa: E402
 
@@ -142,14 +142,14 @@ CONFLICTS = {
 @pytest.mark.parametrize("case", CONFLICTS)
 def test_a_config_that_says_otherwise_is_refused(tmp_path, case):
     name, values, says = CONFLICTS[case]
-    folder = save(tmp_path / "m", draw_model(name, 0))
+    folder = saved(tmp_path / "m", name, 0)
     load(folder)
     with pytest.raises(ModelError, match=says):
         load(changed(folder, **values))
 
 
 def test_yarn_without_a_factor_is_told_by_its_lengths(tmp_path):
-    folder = save(tmp_path / "m", draw_model("llama", 0))
+    folder = saved(tmp_path / "m", "llama", 0)
     rope = YARN | {"factor": None, "rope_theta": 10000.0}
     changed(folder, rope_parameters=rope, max_position_embeddings=96)
     reference = transformers.LlamaForCausalLM.from_pretrained(
@@ -263,7 +263,7 @@ def test_a_gguf_answers_by_its_own_template(tmp_path):
 
 
 def test_weights_of_a_fp32_pickle_are_converted_as_they_are_read(tmp_path):
-    folder = save(tmp_path / "m", draw_model("llama", 0))
+    folder = saved(tmp_path / "m", "llama", 0)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     expected = load(folder, dtype="bf16").logits(sequences(0))
     (folder / "model.safetensors").unlink()

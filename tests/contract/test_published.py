@@ -24,7 +24,7 @@ transformers = pytest.importorskip("transformers")
 
 from tests.contract.published_decoders import DECODERS  # noqa: E402
 from tests.contract.references import REFERENCES, VOCABULARY, draw_config, scattered  # noqa: E402
-from tests.contract.test_families import close, save, sequences, theirs  # noqa: E402
+from tests.contract.test_families import close, save, saved, sequences, theirs  # noqa: E402
 
 # fmt: off
 BERT = {
@@ -637,9 +637,7 @@ def test_what_a_config_must_not_claim(tmp_path, change, word):
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
 def test_a_shared_table_whose_copy_is_none(tmp_path, name, side):
     """The reference reads the copy, so it must not be ignored silently."""
-    from tests.contract.references import draw_model
-
-    folder = save(tmp_path / "m", draw_model(name, 0))
+    folder = saved(tmp_path / "m", name, 0)
     weights = load_file(folder / "model.safetensors")
     shared = next(key for key in weights if key.endswith("shared.weight"))
     copy = shared.replace("shared", f"{side}.embed_tokens")

@@ -2,7 +2,8 @@
 
 import json
 import re
-from functools import partial
+from copy import copy
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +90,16 @@ def settings_of(case: Case) -> dict[str, object]:
 
 
 def prepared_case(name: str, tiny: Path, **settings: object) -> Finetuning:
+    """Rows of a case, read and encoded; once, so that nobody may change it."""
+    return _prepared_case(name, tiny, tuple(settings.items()))
+
+
+@cache
+def _prepared_case(name: str, tiny: Path, more: tuple[tuple[str, object], ...]) -> Finetuning:
     case = CASES[name]
     rows = case.rows(24)
     chosen = resolve(
-        settings_of(case) | settings, options=TASKS[case.task].Options, elsewhere=OPTIONS
+        settings_of(case) | dict(more), options=TASKS[case.task].Options, elsewhere=OPTIONS
     )
     data = {"train": rows[:16], "dev": rows[16:]}
     return prepared_from(case.task, model_of(case, tiny), data, chosen)
@@ -206,7 +213,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(name: str, tiny: Path, tmp_pa
         batches = prepared.task.batches(prepared.train, prepared.settings)
         settings = prepared.settings.train
         folder_ = tmp_path / folder
-        return Trainer(network, prepared.task, batches, prepared.dev, settings, folder_)
+        # of its own, as one is made to stop
+        return Trainer(network, copy(prepared.task), batches, prepared.dev, settings, folder_)
 
     whole = trainer("whole")
     whole.run()

@@ -24,8 +24,8 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.models.auto import modeling_auto  # noqa: E402
 
-from tests.contract.references import draw_config, draw_model, scattered  # noqa: E402
-from tests.contract.test_families import save, sequences  # noqa: E402
+from tests.contract.references import draw_config, scattered  # noqa: E402
+from tests.contract.test_families import save, saved, sequences  # noqa: E402
 
 LABELS = {0: "O", 1: "B-X", 2: "I-X"}
 IDS = sequences(4, (1, 7, 7, 12))
@@ -138,7 +138,7 @@ NEW = [each for each in PUBLISHED if each[0] in ("bert", "modernbert", "gpt2", "
 
 @pytest.mark.parametrize("name, kind", NEW)
 def test_a_new_head_on_a_language_model_opens_there(tmp_path, name, kind):
-    checkpoint = read_checkpoint(describe(save(tmp_path / "m", draw_model(name, 5))), kind)
+    checkpoint = read_checkpoint(describe(saved(tmp_path / "m", name, 5)), kind)
     network, absent = build(checkpoint, kind)
     assert "head.out.weight" in absent
     write(tmp_path / "run", checkpoint, network, kind)
@@ -154,7 +154,7 @@ def test_a_new_head_on_a_language_model_opens_there(tmp_path, name, kind):
 
 @pytest.mark.parametrize("name, kind", OWN)
 def test_a_head_that_no_class_has_is_refused_there(tmp_path, name, kind):
-    checkpoint = read_checkpoint(describe(save(tmp_path / "m", draw_model(name, 5))), kind)
+    checkpoint = read_checkpoint(describe(saved(tmp_path / "m", name, 5)), kind)
     network, _ = build(checkpoint, kind)
     write(tmp_path / "run", checkpoint, network, kind)
     with pytest.raises((RuntimeError, ValueError), match="size|Unrecognized configuration class"):
@@ -169,7 +169,7 @@ def test_a_crf_goes_along(tmp_path):
     """No class has its scores: the rest opens there with langue's logits, and all of it in
     langue."""
     for name in ("bert", "modernbert", "openai-gpt"):
-        checkpoint = read_checkpoint(describe(save(tmp_path / name, draw_model(name, 5))), "token")
+        checkpoint = read_checkpoint(describe(saved(tmp_path / name, name, 5)), "token")
         network, _ = build(checkpoint, "token", crf=True)
         write(tmp_path / f"{name}-run", checkpoint, network, "token")
         reread = read_checkpoint(describe(tmp_path / f"{name}-run"), "token")
@@ -208,7 +208,7 @@ def test_a_head_of_another_kind_is_not_taken_for_it(tmp_path, kind):
 
 def test_the_map_before_the_output_is_the_language_models(tmp_path):
     """ModernBERT's classes share it, so a pretrained one is trained further."""
-    folder = save(tmp_path / "m", draw_model("modernbert", 0))
+    folder = saved(tmp_path / "m", "modernbert", 0)
     published = read_checkpoint(describe(folder), "lm").weights
     ours = read_checkpoint(describe(folder), "token").weights
     names = [name for name in ours if name.startswith("head.")]

@@ -17,9 +17,8 @@ from safetensors.torch import load_file, save_file
 from langue.errors import ModelError, RunError
 from langue.files import atomic_file, atomic_folder
 from langue.runs.model import load
+from tests import forked
 from tests.tiny import tiny_bert
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -273,13 +272,7 @@ except RunError as error:
 def test_a_disk_that_fills_during_a_checkpoint(tmp_path):
     """A real failing write: the kernel refuses files past a limit that lets the log through but not
     the weights."""
-    done = subprocess.run(
-        [sys.executable, "-c", DISK_FULL, str(tmp_path), "60000"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = forked.run_script(DISK_FULL, str(tmp_path), "60000")
     assert done.returncode == 2, done.stderr
     assert (
         "cannot be written" in done.stdout

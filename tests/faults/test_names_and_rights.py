@@ -1,12 +1,12 @@
 """What a path may be, and what may stand where a label or a score should: one line at the command
 line, code 2."""
 
+import contextlib
+import io
 import json
 import os
 import pickle
 import shlex
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from langue.cli import run
 from langue.errors import DataError, ModelError
 from langue.hub.weights import read_weights
 from langue.text.read.source import read
+from tests import forked
 from tests.tiny import reviews, tiny_bert, write_jsonl
 
 
@@ -29,13 +30,9 @@ def finished(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "a run 😀"
     write_jsonl(data := folder.parent / "train.jsonl", reviews(60))
     call = ["finetune", "--model", str(model), "--data", str(data), "--out", str(folder)]
-    done = subprocess.run(
-        [sys.executable, "-m", "langue", *call, "train.max_steps=1"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return folder, done.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run([*call, "train.max_steps=1"]) == 0
+    return folder, printed.getvalue()
 
 
 def said(capsys, words):
@@ -153,7 +150,7 @@ def test_a_folder_that_may_not_be_looked_into(finished, model, tmp_path):
     if os.geteuid() == 0:
         program += "import langue.verbs.inspect\nos.setresuid(65534, 65534, 65534)\n"
     program += f"sys.exit(run(['inspect', {str(folder)!r}]))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = forked.run_script(program)
     assert done.returncode == 2, done.stderr
     assert "ermission denied" in done.stderr and done.stderr.count("\n") == 1
 

@@ -1,8 +1,6 @@
 """Weights of other formats come straight in the precision that is wanted: the same numbers, and
 nothing held twice."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import langue
 from langue.formats import gguf
 from langue.formats.mapped import fill, map_file, numbers
 from langue.hub.convert_dtype import pairs_apart
+from tests import forked
 from tests.tiny_decoder import tiny_decoder
 
 WANTED = [None, torch.float32, torch.bfloat16]
@@ -122,9 +121,8 @@ def decoder(tmp_path_factory):
 def test_a_load_holds_little_more_than_the_model(decoder, stored):
     file = decoder / f"{stored}.gguf"
     langue.convert(decoder / "m", file, dtype=stored)
-    command = [sys.executable, "-c", CHILD, str(decoder / "small"), str(file), "bf16"]
-    peak, model = map(
-        int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
-    )
+    done = forked.run_script(CHILD, str(decoder / "small"), str(file), "bf16")
+    assert done.returncode == 0, done.stderr
+    peak, model = map(int, done.stdout.split())
     file.unlink()
     assert model > 95e6 and peak < 1.1 * model

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from langue.generation import constrain
 from langue.generation.constrain import BUDGET, Grammars, _Trials
 from langue.generation.text import TextStream
 from langue.text.tokenizers.decoding import token_bytes
+from tests import forked
 from tests.tokenizer_kinds import MORE_KINDS, STORIES
 
 pytest.importorskip("llguidance")
@@ -431,10 +431,8 @@ def test_the_process_that_tries_grammars_ends_with_this_one():
         "print(grammars._trials.child.process.pid, flush=True)\n"
         "os._exit(0)\n"
     )
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True
-    )
+    done = forked.run_script(code)
+    assert done.returncode == 0, done.stderr
     number = int(done.stdout)
     until = time.monotonic() + 20
     while Path(f"/proc/{number}").exists() and time.monotonic() < until:

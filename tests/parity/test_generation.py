@@ -16,7 +16,7 @@ from langue.runs.model import load
 transformers = pytest.importorskip("transformers")
 
 from tests.contract.references import draw_model  # noqa: E402
-from tests.contract.test_families import save  # noqa: E402
+from tests.contract.test_families import save, saved  # noqa: E402
 
 PROMPTS = [[5, 9, 30, 41, 9, 30], [7, 7, 21], [8]]
 END = [2, 50]
@@ -158,7 +158,7 @@ def test_arguments_win_and_what_is_not_given_is_the_models(tmp_path):
 
 def test_what_is_not_followed_is_said_once(tmp_path, capsys):
     words = {"guidance_scale": 4, "use_cache": True, "a_key": 7, "typical_p": 1.0}
-    folder = save(tmp_path / "m", draw_model("llama", 0))
+    folder = saved(tmp_path / "m", "llama", 0)
     written = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(written | words))
     model = load(folder)

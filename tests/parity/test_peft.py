@@ -16,9 +16,17 @@ from langue.errors import ModelError
 from langue.hub.adapters import default_targets
 from langue.hub.families.registry import FAMILIES
 from langue.verbs.convert import convert
-from tests.contract.references import draw_model
+from tests.contract.references import REFERENCES, draw_config
 from tests.contract.task_rows import CASES
-from tests.contract.test_families import CLASSIFIERS, close, draw_classifier, inputs, save, theirs
+from tests.contract.test_families import (
+    CLASSIFIERS,
+    close,
+    draw_classifier,
+    inputs,
+    save,
+    saved,
+    theirs,
+)
 from tests.tiny import SHORT, reviews, tiny_bert, write_jsonl
 
 peft = pytest.importorskip("peft")
@@ -46,19 +54,25 @@ def scattered(model, seed=0):
     return model.eval()
 
 
-def with_adapter(tmp_path, reference, config):
-    """PEFT's model, and the folders of the base and of the adapter."""
-    base = save(tmp_path / "base", reference)
-    reference = type(reference).from_pretrained(base, attn_implementation="eager")
+def with_adapter(tmp_path, name, config):
+    """PEFT's model on one of this family, and the folders of the base and of the adapter."""
+    base = saved(tmp_path / "base", name, 0)
+    made = getattr(transformers, REFERENCES[name][1])
+    return on_base(base, made.from_pretrained(base, attn_implementation="eager"), config)
+
+
+def on_base(base, reference, config):
+    """The same on a model that was read from this folder."""
     adapted = scattered(peft.get_peft_model(reference, config))
-    adapted.save_pretrained(tmp_path / "adapter")
-    return adapted, base, tmp_path / "adapter"
+    adapted.save_pretrained(base.parent / "adapter")
+    return adapted, base, base.parent / "adapter"
 
 
-def check_language_model(adapted, base, folder, ids):
+def check_language_model(adapted, base, folder):
+    model = load(folder)
+    ids = [each[-2:] for each in inputs(model, 1)]  # the longest
     with torch.no_grad():
         expected = [each.numpy() for each in theirs(adapted, *ids)]
-    model = load(folder)
     assert all(map(close, model.logits(*ids), expected))
     plain = load(base).logits(*ids)
     assert not close(plain[-1], expected[-1])
@@ -78,22 +92,18 @@ ADAPTED = [
 
 @pytest.mark.parametrize(("name", "method"), ADAPTED)
 def test_adapters_on_all_linear_layers_of_every_family(tmp_path, name, method):
-    reference = draw_model(name, 0)
     config = METHODS[method]()
     # where PEFT adapts the experts too, which are no maps
     if name in ("mixtral", "qwen3_moe", "gpt_oss"):
         config.target_modules = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    adapted, base, folder = with_adapter(tmp_path, reference, config)
-    check_language_model(adapted, base, folder, inputs(reference, 1))
+    check_language_model(*with_adapter(tmp_path, name, config))
 
 
 @pytest.mark.parametrize(
     "name", ["bert", "roberta", "gpt2", "gpt_neox", "bloom", "llama", "mistral", "t5", "bart"]
 )
 def test_ia3_of_what_peft_takes_by_default(tmp_path, name):
-    reference = draw_model(name, 0)
-    adapted, base, folder = with_adapter(tmp_path, reference, peft.IA3Config())
-    check_language_model(adapted, base, folder, inputs(reference, 1))
+    check_language_model(*with_adapter(tmp_path, name, peft.IA3Config()))
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name not in RENAMED])
@@ -101,8 +111,10 @@ def test_a_classifier_that_peft_trained(tmp_path, name):
     """Its head is saved as a whole; the base has none of its own, or another one."""
     pooling = next(iter(FAMILIES[name].poolings))
     reference = draw_classifier(name, pooling)
-    config = peft.LoraConfig(r=2, task_type="SEQ_CLS", target_modules=attention_of(name))
-    adapted, base, _ = with_adapter(tmp_path, reference, config)
+    config = peft.LoraConfig(r=2, task_type="SEQ_CLS", target_modules=attention_of(reference))
+    base = save(tmp_path / "base", reference)
+    read = type(reference).from_pretrained(base, attn_implementation="eager")
+    adapted, _, _ = on_base(base, read, config)
     for key, weight in adapted.named_parameters():
         if "modules_to_save" in key:
             weight.data += 0.1
@@ -115,13 +127,9 @@ def test_a_classifier_that_peft_trained(tmp_path, name):
     assert not close(load(base).logits(ids), np.stack(expected))
 
 
-def attention_of(name):
-    family = FAMILIES[name]
-    return list(default_targets(family, family.read(draw_classifier_config(name)), "lora")[0])
-
-
-def draw_classifier_config(name):
-    return draw_classifier(name, next(iter(FAMILIES[name].poolings))).config.to_dict()
+def attention_of(reference):
+    family = FAMILIES[reference.config.model_type]
+    return list(default_targets(family, family.read(reference.config.to_dict()), "lora")[0])
 
 
 def ends(names):
@@ -136,7 +144,7 @@ def test_defaults_are_those_of_peft():
     inputs_of = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
     seen = 0
     for name, family in FAMILIES.items():
-        config = family.read(draw_model(name, 0).config.to_dict())
+        config = family.read(draw_config(name, 0).to_dict())
         if name in lora:
             ours = set(default_targets(family, config, "lora")[0])
             # PEFT adapts the feed-forward of Phi too, and of no other model in its table.
@@ -258,7 +266,7 @@ def test_a_head_that_no_class_has_opens_as_a_body(tmp_path):
     ],
 )
 def test_what_is_not_read_is_one_line(tmp_path, name, key, value, said):
-    _, _, folder = with_adapter(tmp_path, draw_model("bert", 0), METHODS["lora"]())
+    _, _, folder = with_adapter(tmp_path, "bert", METHODS["lora"]())
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {key: value}))
     with pytest.raises(ModelError, match=said):
@@ -273,14 +281,12 @@ def test_patterns_of_ranks_and_scales(tmp_path):
         rank_pattern={"value": 3},
         alpha_pattern={".*layer.0.attention.self.query": 9},
     )
-    reference = draw_model("bert", 0)
-    adapted, base, folder = with_adapter(tmp_path, reference, config)
-    check_language_model(adapted, base, folder, inputs(reference, 1))
+    check_language_model(*with_adapter(tmp_path, "bert", config))
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path):
-    _, _, folder = with_adapter(tmp_path, draw_model("bert", 0), METHODS["lora"]())
-    other = save(tmp_path / "other", draw_model("bert", 3))
+    _, _, folder = with_adapter(tmp_path, "bert", METHODS["lora"]())
+    other = saved(tmp_path / "other", "bert", 3)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(other)
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -289,7 +295,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
 
 
 def test_a_tensor_that_is_of_nothing_is_an_error(tmp_path):
-    _, _, folder = with_adapter(tmp_path, draw_model("bert", 0), METHODS["lora"]())
+    _, _, folder = with_adapter(tmp_path, "bert", METHODS["lora"]())
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
     some = next(key for key in tensors if key.endswith("lora_B.weight"))

@@ -12,9 +12,8 @@ from langue.runs.model import load
 from langue.statistics.compare import mcnemar
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
+from tests.cheap import rendering
 from tests.tiny import reviews, tiny_bert, write_jsonl
-
-RENDERS = True  # figures are rendered: tests/conftest.py
 
 SMALL = {"train.epochs": 1, "train.lr": 3e-3, "train.batch_examples": 8, "data.duplicates": False}
 
@@ -30,7 +29,8 @@ def given(tmp_path_factory):
 @pytest.fixture(scope="module")
 def curve(given, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "curve"
-    return finetune(**given, out=out, shares=[1, 0.2], seeds=2, **SMALL)
+    with rendering():
+        return finetune(**given, out=out, shares=[1, 0.2], seeds=2, **SMALL)
 
 
 def test_folds_judge_every_training_row_once(given, tmp_path):

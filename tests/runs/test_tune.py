@@ -12,9 +12,8 @@ from langue.runs.model import load
 from langue.settings.recipe import read_recipe
 from langue.verbs.finetune import finetune
 from langue.verbs.tune import tune
+from tests.cheap import rendering
 from tests.tiny import reviews, tiny_bert, write_jsonl
-
-RENDERS = True  # figures are rendered: tests/conftest.py
 
 optuna = pytest.importorskip("optuna")
 
@@ -33,7 +32,8 @@ def given(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(given, tmp_path_factory):
     out = tmp_path_factory.mktemp("studies") / "whole"
-    return out, tune(**given, out=out, trials=8, **SPACE, **SMALL)
+    with rendering():
+        return out, tune(**given, out=out, trials=8, **SPACE, **SMALL)
 
 
 def trials(folder):

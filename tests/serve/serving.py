@@ -3,14 +3,14 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests import forked
 
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
@@ -24,7 +24,7 @@ CHAT = (
 class Server:
     """A running server."""
 
-    def __init__(self, process: Any, address: str) -> None:
+    def __init__(self, process: forked.Piped, address: str) -> None:
         self.process = process
         self.address = address
         self.said: list[str] = []  # what it wrote to stderr
@@ -46,9 +46,14 @@ class Server:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Tell it to end; its exit code."""
         self.process.send_signal(number)
-        code: int = self.process.wait(60)
+        code = self.process.wait(60)
         self._reader.join(10)
         return code
+
+
+def _serve(before: str, words: list[str]) -> None:
+    exec(before, {})
+    forked.command(words)
 
 
 @contextlib.contextmanager
@@ -58,15 +63,8 @@ def serving(*words: Any, before: str = "", **variables: str) -> Iterator[Server]
     """
     # what a training of these tests has set of its own process is none of the server's
     environment = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}
-    code = f"{before}\nimport runpy\nrunpy.run_module('langue', run_name='__main__')"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", *map(str, words), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**environment, **variables},
-    )
-    assert process.stdout is not None and process.stderr is not None
+    command = ["serve", *map(str, words), "--port", "0"]
+    process = forked.Piped(_serve, before, command, environment=environment | variables)
     try:
         line = process.stdout.readline()
         assert line.startswith("langue serves at "), process.stderr.read()
@@ -75,7 +73,6 @@ def serving(*words: Any, before: str = "", **variables: str) -> Iterator[Server]
         server.http.close()
     finally:
         process.kill()
-        process.wait()
 
 
 def with_template(folder: Path, template: str = CHAT) -> Path:

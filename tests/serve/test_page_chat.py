@@ -171,7 +171,7 @@ HOSTILE = """<script>alert(1)</script> <img src=x onerror=alert(2)> <b onclick="
 
 @pytest.mark.parametrize(
     "text",
-    ["*" * 1_000_000, "`" * 1_000_000, "> " * 500_000, "- a\n" * 50_000, "\u202e" * 1_000_000],
+    ["*" * 300_000, "`" * 300_000, "> " * 150_000, "- a\n" * 20_000, "\u202e" * 300_000],
     ids=["rule", "code", "quotes", "list", "turned round"],
 )
 def test_masses_of_marks_stop_nothing(page, text) -> None:

@@ -177,10 +177,11 @@ def test_what_is_too_much_at_once_is_told_to_come_again(open_server) -> None:
 
 
 def test_an_answer_that_takes_too_long_is_ended(server) -> None:
-    answer = server.http.post("/v1/completions", json={**LONG, "n": 16})
-    assert answer.status_code == 504 and answer.json()["error"]["code"] == "deadline_exceeded"
-    with server.http.stream("POST", "/v1/completions", json={**LONG, "n": 16, "stream": True}) as s:
+    fields = {**LONG, "n": 16}
+    with server.http.stream("POST", "/v1/completions", json={**fields, "stream": True}) as s:
+        answer = server.http.post("/v1/completions", json=fields)
         lines = [line for line in s.iter_lines() if line]
+    assert answer.status_code == 504 and answer.json()["error"]["code"] == "deadline_exceeded"
     assert "deadline_exceeded" in lines[-2] and lines[-1] == "data: [DONE]"
 
 
@@ -225,20 +226,19 @@ def test_connections_on_which_no_call_comes_are_closed(folder) -> None:
             connection.sendall(said)
             return connection
 
-        for said in (b"", head):
-            with connect(said) as silent:
-                assert silent.recv(100) == b""
         kind = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-        with connect(head + kind) as half:
-            assert half.recv(100).startswith(b"HTTP/1.1 408")
-        with connect(b"") as used:
-            for _ in range(2):
+        with connect(b"") as used, connect(b"") as silent, connect(head) as begun:
+            for seconds in (0, 1.2):
+                time.sleep(seconds)  # it stays open where another is closed
                 used.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 answer = b""
                 while not answer.endswith(b"}"):  # it may come in several pieces
                     answer += used.recv(4096)
                 assert answer.startswith(b"HTTP/1.1 200")
-                time.sleep(1.2)
+            for each in (silent, begun):
+                assert each.recv(100) == b""
+        with connect(head + kind) as half:
+            assert half.recv(100).startswith(b"HTTP/1.1 408")
 
 
 def test_one_key_leaves_places_for_others(folder) -> None:

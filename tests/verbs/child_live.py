@@ -1,5 +1,4 @@
-"""Verbs at work in a process of their own, each held up on the way: `python -m
-tests.verbs.child_live FOLDER`.
+"""Verbs at work in a process of their own, each held up on the way.
 
 What it is about to do is a line of stdout; with a line of stdin it goes on.
 """
@@ -40,7 +39,7 @@ def held(module, name, what):
     setattr(module, name, waits)
 
 
-def main(folder: Path) -> None:
+def work(folder: Path) -> None:
     given = json.loads((folder / "given.json").read_text())
     held(langue.runs.judge, "judge_rows", "finetune judges")
     held(langue.runs.judge, "judge_text", "pretrain judges")
@@ -67,7 +66,3 @@ def main(folder: Path) -> None:
     langue.verbs.quickstart.build = lambda: given["docstrings"]
     shown = {"show": lambda prepared: hold("quickstart begins")}
     langue.verbs.quickstart.quickstart(folder / "quick", **SHORT, **shown)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

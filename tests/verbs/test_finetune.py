@@ -17,9 +17,8 @@ from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.predict import predict
 from langue.verbs.preview import preview
+from tests.cheap import rendering
 from tests.tiny import reviews, write_jsonl
-
-RENDERS = True  # figures are rendered: tests/conftest.py
 
 FAST = {"train.epochs": 4, "train.lr": 3e-3, "train.batch_examples": 16, "train.warmup": 0.05}
 TEXTS = ["a good and lovely film", "an awful dull plot"]
@@ -35,7 +34,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(model, data, tmp_path_factory):
-    return finetune(model=model, data=data, out=tmp_path_factory.mktemp("runs") / "run", **FAST)
+    with rendering():
+        return finetune(model=model, data=data, out=tmp_path_factory.mktemp("runs") / "run", **FAST)
 
 
 def test_the_run_directory_is_whole(run):

@@ -2,9 +2,6 @@
 a folder."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +10,9 @@ from langue.cli import run as command
 from langue.errors import RunError
 from langue.files import exclusive_lock, in_use, replace_on_success
 from langue.verbs import quickstart
+from tests import forked
 from tests.tiny import SHORT, reviews, write_jsonl
-from tests.verbs.child_live import PRETRAINING
+from tests.verbs.child_live import PRETRAINING, work
 
 BUSY = "another process is at work in it; wait for it, end it, or choose another folder"
 
@@ -23,12 +21,7 @@ class Child:
     """The process, which stops at what it says."""
 
     def __init__(self, folder):
-        words = [sys.executable, "-m", "tests.verbs.child_live", str(folder)]
-        root = Path(__file__).parents[2]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            words, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-        )
+        self.process = forked.Piped(work, folder)
         self.stands = False
 
     def reaches(self, what):
@@ -38,7 +31,7 @@ class Child:
             self.process.stdin.flush()
         self.stands = True
         said = self.process.stdout.readline()
-        assert said == f"{what}\n", self.process.communicate()[1]
+        assert said == f"{what}\n", self.process.stderr.read()
 
 
 def everything(folder):
@@ -108,7 +101,6 @@ def test_a_folder_is_not_taken_from_a_process_at_work_in_it(model, tmp_path, mon
         refused(quickstart.quickstart, tmp_path / "quick", force=True)  # nor its data
     finally:
         child.process.kill()
-        child.process.communicate()
     for folder in (tmp_path / "run", tmp_path / "language"):  # which ended as if nobody had asked
         assert (folder / "metrics.json").is_file()
         with exclusive_lock(folder):

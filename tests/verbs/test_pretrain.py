@@ -34,6 +34,7 @@ TINY = {
     "model.n_heads": 2,
     "train.max_steps": 12,
     "train.batch_tokens": 256,
+    "train.evaluate_every": 6,
 }
 TINY |= {"data.seq_len": 32, "train.lr": 3e-3}
 WORDS = [

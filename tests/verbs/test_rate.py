@@ -4,8 +4,6 @@ import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 
@@ -17,6 +15,7 @@ from langue.errors import DataError, SettingsError
 from langue.runs.rating import Item, VotesFile, items_of, judge_pairs, order_of, read_votes
 from langue.statistics.votes import BAD, LEFT, RIGHT, TIE
 from langue.verbs.rate import rate
+from tests import forked
 from tests.browser import chromium, open_page, violations
 from tests.tiny import write_jsonl
 
@@ -210,10 +209,7 @@ def test_what_was_judged_is_not_shown_again(files, again, capsys):
 
 def test_a_kill_loses_no_vote(files):
     words = ["rate", *files["systems"], "--data", files["data"], "--out", files["out"]]
-    started = subprocess.Popen(
-        [sys.executable, "-m", "langue", *words], stderr=subprocess.PIPE, text=True
-    )
-    assert started.stderr is not None
+    started = forked.Piped(forked.command, [*map(str, words)])
     said = ""
     while "http://" not in said:
         said = started.stderr.readline()
@@ -222,8 +218,6 @@ def test_a_kill_loses_no_vote(files):
     for place in range(3):
         page.vote(place, LEFT)
     started.kill()
-    started.wait()
-    started.stderr.close()
     assert [each["vote"] for each in lines(files["out"])] == [TIE, LEFT, LEFT, LEFT]
 
 

@@ -93,7 +93,11 @@ class Table:
 
     def arrow(self, name: str) -> Any:
         """Return the column, restricted to the rows of this table, as a chunked array of Arrow."""
-        return self.rows.select_columns([name]).with_format("arrow")[:][name]
+        from datasets.formatting import query_table
+
+        # `select_columns` would hash and copy the metadata of all columns
+        data = self.rows.data.select([name])
+        return query_table(data, slice(0, len(self)), self.rows._indices).column(name)
 
     def where(self, i: int) -> str:
         """Return the location of row i for a message: "reviews.csv, line 43"."""

@@ -3,8 +3,6 @@ tested as built for this processor, and as built for any, without vector instruc
 
 import math
 import os
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from langue.model.native_check import (
     random_weight,
 )
 from langue.model.position import rotate
+from tests import forked
 
 PAGE = 16
 MOST = 70
@@ -45,13 +44,19 @@ needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="no C++ compiler
 
 
 @pytest.fixture(scope="module", params=["this processor", "any processor"])
-def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Native:
+def kernels(request: pytest.FixtureRequest) -> Native:
+    """Those of the user's cache folder, as other tests use them; or of one that outlasts the tests,
+    as what is built for any processor takes seconds and is of no use to anybody else.
+    """
     if not _has_compiler():
         pytest.skip("no C++ compiler")
+    if request.param == "this processor":
+        return load_native()
+    assert request.config.cache is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(request.config.cache.mkdir("kernels")))
         # without options, compilers build for the oldest processors
-        return load_native(module.TUNING if request.param == "this processor" else ((),))
+        return load_native(((),))
 
 
 @pytest.fixture
@@ -554,12 +559,16 @@ def test_a_read_only_folder_is_read(
     fresh.chmod(0o700)
 
 
+def build() -> None:
+    warnings.simplefilter("error")
+    assert native() is not None
+
+
 @needs_compiler
 def test_several_processes_may_build_at_once(fresh: Path, quick_compiler: Path) -> None:
-    program = "from langue.model.native import native; assert native() is not None"
-    environment = os.environ | {"CXX": str(quick_compiler), "PYTHONWARNINGS": "error"}
-    running = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(3)]
-    assert [each.wait() for each in running] == [0, 0, 0]
+    environment = os.environ | {"CXX": str(quick_compiler)}
+    running = [forked.start(build, environment=environment) for _ in range(3)]
+    assert [forked.wait(each) for each in running] == [0, 0, 0]
     (kept,) = fresh.iterdir()
     assert kept.suffix == ".so"
 
