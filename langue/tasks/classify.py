@@ -164,7 +164,7 @@ class Classify(PooledTask):
                     else "no training row has a label"
                 ),
                 where=train.origin,
-                do="there is nothing to tell apart; give rows of at least two labels",
+                do="give rows of at least two labels, and at least two rows of each",
             )
         if len(found) > 100 and len(found) > len(train) / 2:
             raise DataError(

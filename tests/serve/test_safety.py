@@ -327,7 +327,7 @@ def test_what_cannot_be_served_is_one_line(folder, tmp_path, capsys, monkeypatch
     assert str(folder) in line and int(need) > 100_000
     with serving(folder, "--memory", need):  # what it says to do works
         pass
-    assert "is no size" in refused(capsys, folder, "--port", 0, "--memory", "lots")
+    assert "is not a size" in refused(capsys, folder, "--port", 0, "--memory", "lots")
     bare = tmp_path / "bare"
     bare.mkdir()
     for file in folder.iterdir():
