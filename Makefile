@@ -17,15 +17,15 @@ quickstart: .venv/ready
 # A process a core, each with one thread: on models this small, more only wait for each other. A file's tests stay
 # together, and with them what they share.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The lines that these tests reach, by file. Apart from `make test`, since counting them takes half as much time again.
 coverage: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile -m 'not slow and not timed' \
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not slow and not timed' \
 		--cov=langue --cov-report=term:skip-covered
 
 test-slow: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # llama.cpp runs the files that langue writes. Its Python package comes as source, with the published vocabularies that
 # tokenizers are held against, and is compiled here: minutes, and a C++ compiler is needed.
